@@ -1,0 +1,1 @@
+"""Checks that could sink an estimate."""

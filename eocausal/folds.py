@@ -1,0 +1,166 @@
+"""Folds for cross-fitting that keep together what belongs together.
+
+A fold rule is a frozen dataclass; ``assign`` gives each unit its fold. Folds depend on the seed
+and on the group labels, not on the order of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from eocausal.contracts import check_columns
+from eocausal.designs import codes
+from eocausal.errors import FoldError, OneClusterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+__all__ = ["FoldRule", "GroupFolds", "RandomFolds", "SpatialBlocks", "fold_groups", "halves"]
+
+
+class FoldRule(Protocol):
+    """Anything that gives units their folds."""
+
+    @property
+    def k(self) -> int:
+        """Number of folds."""
+        ...
+
+    def assign(
+        self, units: pd.DataFrame, *, seed: int, stratum: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return (n,) fold numbers 0..k-1."""
+        ...
+
+
+def fold_groups(
+    group: NDArray[np.int64],
+    k: int,
+    *,
+    seed: int,
+    stratum: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:
+    """Deal whole groups to ``k`` folds of about equal size.
+
+    Groups are shuffled, ordered by ``stratum`` (their mean of it, e.g. the share treated) and
+    dealt round robin, so that each fold has both arms in about the right proportion.
+
+    Parameters
+    ----------
+    group
+        (n,) codes 0..G-1.
+    stratum
+        (n,) values to balance over folds, or None.
+
+    Returns
+    -------
+    (n,) fold numbers.
+
+    Raises
+    ------
+    OneClusterError
+        If there are fewer groups than folds.
+    """
+    n_groups = int(group.max()) + 1
+    if n_groups < k:
+        raise OneClusterError(
+            f"There are {n_groups} groups for {k} folds.",
+            cause="A group must not be split between folds.",
+            next_step=f"Use at most {n_groups} folds, or a finer grouping.",
+        )
+    order = np.random.default_rng(seed).permutation(n_groups)
+    size = np.bincount(group, minlength=n_groups)
+    if stratum is None:
+        order = order[np.argsort(-size[order], kind="stable")]
+    else:
+        mean = np.bincount(group, stratum, minlength=n_groups) / size
+        order = order[np.lexsort((-size[order], mean[order]))]
+    fold_of_group = np.empty(n_groups, dtype=np.int64)
+    position = np.arange(n_groups)
+    snake = np.where((position // k) % 2 == 0, position % k, k - 1 - position % k)
+    fold_of_group[order] = snake
+    return fold_of_group[group]
+
+
+def halves(
+    group: NDArray[np.int64], *, seed: int, stratum: NDArray[np.float64] | None = None
+) -> NDArray[np.bool_]:
+    """Split whole groups into two halves; True marks the first."""
+    return np.asarray(fold_groups(group, 2, seed=seed, stratum=stratum) == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomFolds:
+    """Units dealt at random: honest only where units are independent of each other."""
+
+    k: int = 5
+
+    def assign(
+        self, units: pd.DataFrame, *, seed: int, stratum: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return (n,) fold numbers; see :func:`fold_groups`."""
+        return fold_groups(np.arange(len(units)), self.k, seed=seed, stratum=stratum)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFolds:
+    """Whole groups (village, image, cluster of assignment) dealt to folds."""
+
+    by: str
+    k: int = 5
+
+    def assign(
+        self, units: pd.DataFrame, *, seed: int, stratum: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return (n,) fold numbers; see :func:`fold_groups`."""
+        check_columns(units, [self.by], what="units table")
+        return fold_groups(codes(units[self.by], self.by), self.k, seed=seed, stratum=stratum)
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialBlocks:
+    """Square blocks of ``km`` kilometres dealt to folds (METHODS D6).
+
+    Blocks repair optimistic scores on spatially correlated data; choose an edge no shorter than
+    the range of correlation. They do not repair missing confounders.
+    """
+
+    km: float
+    k: int = 5
+    lon: str = "lon"
+    lat: str = "lat"
+
+    def __post_init__(self) -> None:
+        if not self.km > 0:
+            raise FoldError(
+                f"km={self.km} is not a length.",
+                cause="Blocks need a positive edge.",
+                next_step="Give the edge in kilometres, e.g. SpatialBlocks(km=100).",
+            )
+
+    def blocks(self, units: pd.DataFrame) -> NDArray[np.int64]:
+        """Number the block of each unit, on a cylindrical equal-area grid (Earth radius 6371 km)."""
+        check_columns(units, [self.lon, self.lat], what="units table")
+        lon = np.deg2rad(units[self.lon].to_numpy(float))
+        lat = np.deg2rad(units[self.lat].to_numpy(float))
+        if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+            raise FoldError(
+                "Some units have no finite longitude or latitude.",
+                cause="They lie in no block.",
+                next_step="Complete the coordinates or drop these units.",
+            )
+        middle = float(np.median(lat))
+        x = 6371.0 * np.cos(middle) * ((lon - np.median(lon) + np.pi) % (2 * np.pi) - np.pi)
+        y = 6371.0 * np.sin(lat) / max(np.cos(middle), 1e-6)
+        cells = np.stack([np.floor(x / self.km), np.floor(y / self.km)], axis=1)
+        return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def assign(
+        self, units: pd.DataFrame, *, seed: int, stratum: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return (n,) fold numbers; see :func:`fold_groups`."""
+        return fold_groups(self.blocks(units), self.k, seed=seed, stratum=stratum)

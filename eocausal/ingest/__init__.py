@@ -1,0 +1,1 @@
+"""From imagery and places to a cube."""
