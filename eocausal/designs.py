@@ -118,9 +118,7 @@ class Trial:
         return Assignment(treated, self._propensity(units, treated), cluster, n_clusters,
                           self.prob is not None)  # fmt: skip
 
-    def _propensity(
-        self, units: pd.DataFrame, treated: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _propensity(self, units: pd.DataFrame, treated: NDArray[np.float64]) -> NDArray[np.float64]:
         if isinstance(self.prob, str):
             prob = pd.to_numeric(units[self.prob], errors="coerce").to_numpy(float)
         elif self.prob is not None:
@@ -175,7 +173,7 @@ def _arm(values: pd.Series, name: str) -> NDArray[np.float64]:
 
 
 def codes(values: pd.Series, name: str) -> NDArray[np.int64]:
-    """Number the values of a grouping column 0..G-1 in sorted order.
+    """Turn a grouping column into codes 0..G-1 in sorted order.
 
     Raises
     ------

@@ -46,8 +46,9 @@ def fold_groups(
 ) -> NDArray[np.int64]:
     """Deal whole groups to ``k`` folds of about equal size.
 
-    Groups are shuffled, ordered by ``stratum`` (their mean of it, e.g. the share treated) and
-    dealt round robin, so that each fold has both arms in about the right proportion.
+    Groups are ordered by ``stratum`` (their mean of it, e.g. the share treated) and size, and
+    each run of ``k`` neighbours in that order goes to the ``k`` folds at random, so that folds have
+    both arms in the right proportion and about the same number of units.
 
     Parameters
     ----------
@@ -72,17 +73,17 @@ def fold_groups(
             cause="A group must not be split between folds.",
             next_step=f"Use at most {n_groups} folds, or a finer grouping.",
         )
-    order = np.random.default_rng(seed).permutation(n_groups)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n_groups)
     size = np.bincount(group, minlength=n_groups)
-    if stratum is None:
-        order = order[np.argsort(-size[order], kind="stable")]
-    else:
+    mean = np.zeros(n_groups)
+    if stratum is not None:
         mean = np.bincount(group, stratum, minlength=n_groups) / size
-        order = order[np.lexsort((-size[order], mean[order]))]
+    order = order[np.lexsort((-size[order], mean[order]))]
     fold_of_group = np.empty(n_groups, dtype=np.int64)
-    position = np.arange(n_groups)
-    snake = np.where((position // k) % 2 == 0, position % k, k - 1 - position % k)
-    fold_of_group[order] = snake
+    for begin in range(0, n_groups, k):
+        row = order[begin : begin + k]
+        fold_of_group[row] = rng.permutation(k)[: row.size]
     return fold_of_group[group]
 
 
@@ -143,7 +144,7 @@ class SpatialBlocks:
             )
 
     def blocks(self, units: pd.DataFrame) -> NDArray[np.int64]:
-        """Number the block of each unit, on a cylindrical equal-area grid (Earth radius 6371 km)."""
+        """Give each unit the number of its block, on a cylindrical equal-area grid."""
         check_columns(units, [self.lon, self.lat], what="units table")
         lon = np.deg2rad(units[self.lon].to_numpy(float))
         lat = np.deg2rad(units[self.lat].to_numpy(float))

@@ -1,0 +1,66 @@
+"""Satellite imagery in, causal effects per neighborhood out.
+
+Names are loaded on first use, so that ``import eocausal`` imports neither torch nor rasterio.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "read_neighborhoods": "ingest.places",
+    "scan": "ingest.sources",
+    "build_cube": "ingest.cube",
+    "open_cube": "ingest.store",
+    "Bilinear": "ingest.resample",
+    "Nearest": "ingest.resample",
+    "encode": "encoders.base",
+    "open_embedding": "encoders.base",
+    "RandomConv": "encoders.random_conv",
+    "SampledPatches": "encoders.random_conv",
+    "GaussianPatches": "encoders.random_conv",
+    "TorchvisionCNN": "encoders.image",
+    "Trial": "designs",
+    "Adoption": "designs",
+    "Event": "designs",
+    "RandomFolds": "folds",
+    "GroupFolds": "folds",
+    "SpatialBlocks": "folds",
+    "HC0": "estimators.inference",
+    "HC2": "estimators.inference",
+    "Clustered": "estimators.inference",
+    "Conley": "estimators.inference",
+    "difference_in_means": "estimators.randomized",
+    "lin_adjusted": "estimators.randomized",
+    "EffectLearner": "estimators.learners",
+    "RidgeBasis": "estimators.learners",
+    "ForestBasis": "estimators.learners",
+    "rate": "estimators.ranking",
+    "rate_over_splits": "estimators.ranking",
+    "AUTOC": "estimators.ranking",
+    "Qini": "estimators.ranking",
+    "transport": "estimators.transport",
+    "EffectEstimate": "effects",
+    "EffectPath": "effects",
+    "EffectMap": "effect_map",
+    "pool": "effects",
+    "Status": "effects",
+    "check": "checks.base",
+    "Leakage": "checks.leakage",
+    "Balance": "checks.balance",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'eocausal' has no attribute {name!r}")
+    value = getattr(import_module(f"eocausal.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
