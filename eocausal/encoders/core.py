@@ -1,0 +1,361 @@
+"""What an encoder is, on arrays: needs numpy and torch only.
+
+An :class:`Encoder` is a decision (how many features, which network). Fitting it on a sample of
+chips gives a :class:`FittedEncoder`, which is frozen and gives the same features for the same
+chip whatever the batch. The labelled layer is in :mod:`eocausal.encoders.base`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eocausal.errors import DeviceError, EncoderError
+
+__all__ = [
+    "BatchRunner",
+    "Encoder",
+    "FittedEncoder",
+    "ImageSpec",
+    "Progress",
+    "Scaling",
+    "check_size",
+    "embed_array",
+    "resolve_device",
+    "valid_pixels",
+]
+
+Float32 = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What chips look like: band names in order, units, pixel size (CRS units), size in pixels."""
+
+    bands: tuple[str, ...]
+    units: str
+    resolution: float
+    height: int
+    width: int
+
+
+def valid_pixels(images: Float32) -> NDArray[np.bool_]:
+    """Mark the pixels at which every band is finite; ``(n, band, y, x) -> (n, y, x)``."""
+    return np.asarray(np.isfinite(images).all(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Mean and standard deviation per band, in the units of the cube."""
+
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+
+    @classmethod
+    def identity(cls, bands: int) -> Scaling:
+        """Leave values in the units of the cube."""
+        return cls((0.0,) * bands, (1.0,) * bands)
+
+    @classmethod
+    def from_images(cls, images: Float32, bands: tuple[str, ...]) -> Scaling:
+        """Take mean and sd over the valid pixels of a sample of chips.
+
+        A band that does not vary gets sd 1, so that it becomes zero.
+
+        Raises
+        ------
+        EncoderError
+            If no pixel is valid, or no band varies.
+        """
+        pixels = images.transpose(1, 0, 2, 3)[:, valid_pixels(images)].astype(np.float64)
+        if pixels.shape[1] == 0:
+            raise EncoderError(
+                "No chip of the fitting sample has a valid pixel.",
+                cause="A pixel is valid where every band is finite.",
+                next_step="Look at cube['status'] and the failure ledger; "
+                f"drop a band that is missing everywhere (bands: {', '.join(bands)}).",
+            )
+        mean, sd = pixels.mean(axis=1), pixels.std(axis=1)
+        flat = sd <= 1e-7 * np.maximum(np.abs(mean), 1.0)
+        if flat.all():
+            raise EncoderError(
+                f"All {images.shape[0]} chips of the fitting sample hold one constant value.",
+                cause="An embedding of constant images says nothing.",
+                next_step="Check the scenes, their nodata value and the scale factor.",
+            )
+        return cls(tuple(mean.tolist()), tuple(np.where(flat, 1.0, sd).tolist()))
+
+    def apply(self, images: Float32) -> tuple[Float32, NDArray[np.bool_]]:
+        """Standardise; invalid pixels become 0, the band mean. Returns values and the mask."""
+        batch = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+        values, valid = standardise(batch, self.tensors("cpu"))
+        return values.numpy(), valid.numpy()
+
+    def tensors(self, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and sd, shaped ``(1, band, 1, 1)``, on a device."""
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
+        sd = torch.tensor(self.sd, dtype=torch.float32, device=device)
+        return mean.view(1, -1, 1, 1), sd.view(1, -1, 1, 1)
+
+
+def standardise(
+    images: torch.Tensor, scaling: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardise a batch; values where a pixel is invalid become 0."""
+    mean, sd = scaling
+    valid = images.isfinite().all(dim=1)
+    return torch.where(valid[:, None], (images - mean) / sd, 0.0), valid
+
+
+@dataclass(frozen=True, slots=True)
+class FittedEncoder:
+    """An encoder with its numbers: the same chip always gives the same features.
+
+    Parameters
+    ----------
+    name
+        Id string: the decision and the seed.
+    spec
+        The chips it was fitted on; other bands, units or pixel sizes are refused.
+    scaling
+        Mean and sd per band, taken from the fitting sample or the model card.
+    network
+        Module in evaluation mode, ``(standardised (n, band, y, x), valid (n, y, x)) ->
+        (n, feature)``.
+    n_features
+        Number of features.
+    weights_sha256
+        Checksum of the weights file; empty if there is none.
+    minimum_pixels
+        Smallest chip side that the network takes.
+    """
+
+    name: str
+    spec: ImageSpec
+    scaling: Scaling
+    network: torch.nn.Module
+    n_features: int
+    weights_sha256: str = ""
+    minimum_pixels: int = 1
+
+    def check(self, spec: ImageSpec) -> None:
+        """Refuse chips that this encoder would read wrongly.
+
+        Raises
+        ------
+        EncoderError
+            If bands (with their order), units or resolution are not those it was fitted on, or
+            the chips are too small.
+        """
+        own = self.spec
+        problems = [
+            f"{what}: fitted on {mine!r}, given {theirs!r}"
+            for what, mine, theirs, same in (
+                ("bands", own.bands, spec.bands, own.bands == spec.bands),
+                ("units", own.units, spec.units, own.units == spec.units),
+                (
+                    "resolution",
+                    own.resolution,
+                    spec.resolution,
+                    bool(np.isclose(own.resolution, spec.resolution, rtol=0.01)),
+                ),
+            )
+            if not same
+        ]
+        if problems:
+            raise EncoderError(
+                f"These chips differ from those {self.name} was fitted on. "
+                f"{'; '.join(problems).capitalize()}.",
+                cause="Its scaling and filters would mean something else here.",
+                next_step="Build both cubes with the same bands in the same order, "
+                "units and resolution.",
+            )
+        check_size(self.name, spec, self.minimum_pixels)
+
+    def transform(self, images: Float32) -> Float32:
+        """Encode chips ``(n, band, y, x)`` (NaN = invalid) on the CPU; ``(n, feature)``."""
+        return embed_array(self, images, device="cpu")
+
+
+def check_size(name: str, spec: ImageSpec, minimum: int) -> None:
+    """Refuse chips smaller than the network can take (``EncoderError``)."""
+    if min(spec.height, spec.width) < minimum:
+        raise EncoderError(
+            f"The chips are {spec.height} by {spec.width} pixels; {name} needs at least {minimum}.",
+            cause="Its filters would reach over the border of every chip.",
+            next_step="Build the cube with a larger size, or choose another encoder.",
+        )
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A decision how chips become features; fitting gives a :class:`FittedEncoder`."""
+
+    @property
+    def name(self) -> str:
+        """Id string."""
+
+    def check(self, spec: ImageSpec) -> None:
+        """Refuse chips that do not suit this encoder, before any is read."""
+
+    def fit(self, images: Float32, spec: ImageSpec, *, seed: int) -> FittedEncoder:
+        """Fit on a sample of chips ``(n, band, y, x)``, NaN where invalid; changes nothing."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``'auto'``, ``'cpu'``, ``'cuda'``, ``'cuda:1'`` or ``'mps'`` into a device.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there, or the name is none of these.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise DeviceError(
+            f"{device!r} is not a device.",
+            cause="Devices are 'auto', 'cpu', 'cuda', 'cuda:0', 'cuda:1', ... and 'mps'.",
+            next_step="Use device='auto' to take the best that is there.",
+        )
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"Device {device!r} was asked for; this machine shows "
+            f"{torch.cuda.device_count()} CUDA devices.",
+            cause="There is no such GPU, no driver, or torch was installed for the CPU only.",
+            next_step="Use device='auto' or 'cpu', or install torch for CUDA.",
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(
+            "Device 'mps' was asked for; this machine has no Metal GPU that torch can use.",
+            cause="It needs an Apple GPU and a torch built for it.",
+            next_step="Use device='auto' or 'cpu'.",
+        )
+    return torch.device(device)
+
+
+def _float32_convolutions() -> AbstractContextManager[None]:
+    """Hold CUDA convolutions to float32, so that a GPU gives what a CPU gives."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(  # type: ignore[no-untyped-call]
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+class BatchRunner:
+    """Runs a fitted encoder on one device, batch by batch.
+
+    Where a GPU runs out of memory the batch is halved, for this and all later calls.
+    """
+
+    def __init__(self, encoder: FittedEncoder, *, batch_size: int, device: torch.device) -> None:
+        if batch_size < 1:
+            raise EncoderError(
+                f"batch_size is {batch_size}.",
+                cause="A batch holds at least one chip.",
+                next_step="Use batch_size=64.",
+            )
+        on_cpu = device.type == "cpu"
+        self.encoder = encoder
+        self.device = device
+        self.batch_size = batch_size
+        self.network = encoder.network if on_cpu else copy.deepcopy(encoder.network).to(device)
+        self._scaling = encoder.scaling.tensors(device)
+
+    def __call__(self, images: Float32) -> Float32:
+        """Encode chips ``(n, band, y, x)``; rows of chips without a valid pixel are NaN."""
+        features = np.empty((len(images), self.encoder.n_features), np.float32)
+        start = 0
+        while start < len(images):
+            stop = min(start + self.batch_size, len(images))
+            try:
+                features[start:stop] = self._forward(images[start:stop])
+            except torch.OutOfMemoryError as error:
+                self._halve(stop - start, error)
+                continue
+            start = stop
+        return features
+
+    def _halve(self, size: int, error: torch.OutOfMemoryError) -> None:
+        if size == 1:
+            raise DeviceError(
+                f"{self.device} ran out of memory on a single chip.",
+                cause=str(error).split(". ")[0] + ".",
+                next_step="Free memory on the device, use device='cpu', or smaller chips.",
+            ) from error
+        self.batch_size = size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward(self, images: Float32) -> Float32:
+        batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).to(self.device)
+        with torch.inference_mode(), _float32_convolutions():
+            values, valid = standardise(batch, self._scaling)
+            features: torch.Tensor = self.network(values, valid)
+            empty = ~valid.flatten(1).any(dim=1)
+            features = torch.where(empty[:, None], torch.nan, features)
+            return np.asarray(features.float().cpu().numpy())
+
+
+def embed_array(
+    encoder: FittedEncoder,
+    images: Float32,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Float32:
+    """Encode an array of chips.
+
+    Parameters
+    ----------
+    encoder
+        A fitted encoder.
+    images
+        ``(n, band, y, x)`` in the units it was fitted on; NaN (or infinite) where invalid.
+    batch_size
+        Chips at a time; changes memory and speed, not results (to 1e-5).
+    device
+        ``'auto'``, ``'cpu'``, ``'cuda[:i]'`` or ``'mps'``.
+    progress
+        Called with (chips done, chips in all).
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n, feature)`` float32; a row is NaN where the chip has no valid pixel.
+
+    Raises
+    ------
+    EncoderError, DeviceError
+    """
+    if images.ndim != 4 or images.shape[1] != len(encoder.spec.bands):
+        raise EncoderError(
+            f"The images have shape {images.shape}.",
+            cause=f"{encoder.name} takes (n, {len(encoder.spec.bands)}, y, x).",
+            next_step="Give the bands "
+            f"{', '.join(encoder.spec.bands)} in this order on the second axis.",
+        )
+    check_size(
+        encoder.name,
+        ImageSpec(encoder.spec.bands, "", 0.0, images.shape[2], images.shape[3]),
+        encoder.minimum_pixels,
+    )
+    runner = BatchRunner(encoder, batch_size=batch_size, device=resolve_device(device))
+    parts = []
+    for start in range(0, len(images), batch_size):
+        parts.append(runner(images[start : start + batch_size]))
+        if progress is not None:
+            progress(min(start + batch_size, len(images)), len(images))
+    return np.concatenate(parts) if parts else np.empty((0, encoder.n_features), np.float32)
