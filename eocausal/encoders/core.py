@@ -247,7 +247,7 @@ def resolve_device(device: str) -> torch.device:
 
 def _float32_convolutions() -> AbstractContextManager[None]:
     """Hold CUDA convolutions to float32, so that a GPU gives what a CPU gives."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(  # type: ignore[no-untyped-call]
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     return flags
