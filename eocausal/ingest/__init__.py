@@ -1,1 +1,1 @@
-"""From imagery and places to a cube."""
+"""Imagery and places in, cubes out."""

@@ -1,0 +1,238 @@
+"""Where pixels are: the local grid of a chip, the grid of a scene, and the way between them.
+
+Longitudes (and the eastings of cylindrical projections) are periodic: a point is moved by whole
+turns into the range of the scene, so scenes in -180..180, 0..360 or across the antimeridian
+are all reached. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+
+from eocausal.errors import CRSError
+
+__all__ = [
+    "WGS84",
+    "LocalGrid",
+    "SceneGrid",
+    "local_crs",
+    "parse_crs",
+    "project",
+    "same_crs",
+    "x_period",
+]
+
+FloatArray = NDArray[np.float64]
+Affine6 = tuple[float, float, float, float, float, float]
+
+WGS84: Final = "EPSG:4326"
+_CYLINDRICAL: Final = ("Mercator", "Cylindrical", "Pseudo Mercator")
+_NOT_CYLINDRICAL: Final = ("Transverse", "Oblique", "Cassini")
+_local = threading.local()
+
+
+@lru_cache(maxsize=512)
+def _known_crs(text: str) -> Any:
+    return pyproj.CRS.from_user_input(text)
+
+
+def parse_crs(value: Any) -> Any:
+    """Turn anything that names a CRS into a ``pyproj.CRS``.
+
+    Raises
+    ------
+    CRSError
+        If PROJ does not know it.
+    """
+    try:
+        return _known_crs(value) if isinstance(value, str) else pyproj.CRS.from_user_input(value)
+    except pyproj.exceptions.CRSError as error:
+        raise CRSError(
+            f"{value!r} is not a coordinate reference system.",
+            cause=f"{error}.",
+            next_step="Give an EPSG code such as 'EPSG:4326', or WKT.",
+        ) from error
+
+
+@lru_cache(maxsize=4096)
+def same_crs(first: str, second: str) -> bool:
+    """Whether two CRS are the same up to the order of their axes (we always use x, y)."""
+    if first == second:
+        return True
+    return bool(parse_crs(first).equals(parse_crs(second), ignore_axis_order=True))
+
+
+def project(source: str, target: str, x: Any, y: Any) -> tuple[FloatArray, FloatArray]:
+    """Transform coordinates between two CRS, x (east) before y (north) in both.
+
+    Points with no image in ``target`` come back as infinity. Where both CRS are the same the
+    coordinates come back as they are, to the last bit.
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if same_crs(source, target):
+        return x, y
+    cache: dict[tuple[str, str], Any] = _local.__dict__.setdefault("transformers", {})
+    transformer = cache.get((source, target))
+    if transformer is None:
+        transformer = pyproj.Transformer.from_crs(
+            parse_crs(source), parse_crs(target), always_xy=True
+        )
+        cache[source, target] = transformer
+    out_x, out_y = transformer.transform(x, y)
+    return np.asarray(out_x, dtype=np.float64), np.asarray(out_y, dtype=np.float64)
+
+
+def local_crs(lon: FloatArray, lat: FloatArray) -> list[str]:
+    """Local metric CRS of each point: its UTM zone (WGS 84), or UPS beyond 84 N and 80 S.
+
+    Parameters
+    ----------
+    lon, lat
+        Degrees (EPSG:4326), shape (n,).
+    """
+    lon, lat = np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+    turned = (lon + 180.0) % 360.0 - 180.0
+    zone = np.minimum(((turned + 180.0) // 6.0).astype(int), 59) + 1
+    code = np.where(lat >= 0, 32600, 32700) + zone
+    code = np.where(lat > 84.0, 5041, np.where(lat < -80.0, 5042, code))
+    return [f"EPSG:{c}" for c in code]
+
+
+@lru_cache(maxsize=512)
+def x_period(crs: str) -> float | None:
+    """Length of one turn around the Earth along x: 360 for degrees, None if x is not periodic.
+
+    Cylindrical projections (Mercator, equal-area, equidistant) are periodic in x as longitudes
+    are; their period is four times the easting of a quarter turn.
+    """
+    parsed = parse_crs(crs)
+    if parsed.is_geographic:
+        unit = parsed.axis_info[0]
+        return 360.0 if unit.unit_name == "degree" else 2 * math.pi / unit.unit_conversion_factor
+    operation = parsed.coordinate_operation
+    method = operation.method_name if operation is not None else ""
+    if not any(w in method for w in _CYLINDRICAL) or any(w in method for w in _NOT_CYLINDRICAL):
+        return None
+    starts = np.array([-180.0, -90.0, 0.0, 90.0])
+    west, _ = project(WGS84, crs, starts + 0.25, np.zeros(4))
+    east, _ = project(WGS84, crs, starts + 89.75, np.zeros(4))
+    return float(np.median(east - west)) * 360.0 / 89.5
+
+
+@dataclass(frozen=True, slots=True)
+class LocalGrid:
+    """The grid of one chip: square, north up, in a CRS of its own.
+
+    Parameters
+    ----------
+    crs
+        Name of the CRS, e.g. ``'EPSG:32636'``.
+    transform
+        ``(a, b, c, d, e, f)``: x = a*col + b*row + c, y = d*col + e*row + f, with columns and rows
+        counted from the outer corner of the top-left pixel.
+    size
+        Pixels per side.
+    """
+
+    crs: str
+    transform: Affine6
+    size: int
+
+    @classmethod
+    def centred(cls, crs: str, x: float, y: float, resolution: float, size: int) -> LocalGrid:
+        """Make the grid whose centre is exactly ``(x, y)``."""
+        half = 0.5 * size * resolution
+        return cls(crs, (resolution, 0.0, x - half, 0.0, -resolution, y + half), size)
+
+    def points(self, cols: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Coordinates of fractional columns and rows (0.5 is the centre of the first pixel)."""
+        a, b, c, d, e, f = self.transform
+        return a * cols + b * rows + c, d * cols + e * rows + f
+
+    def centres(self) -> tuple[FloatArray, FloatArray]:
+        """Coordinates of the pixel centres, two arrays of shape (size, size)."""
+        steps = np.arange(self.size, dtype=np.float64) + 0.5
+        rows, cols = np.meshgrid(steps, steps, indexing="ij")
+        return self.points(cols, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneGrid:
+    """The grid of a scene: any CRS, any affine transform (rotated and south-up too)."""
+
+    crs: str
+    transform: Affine6
+    width: int
+    height: int
+
+    @property
+    def period(self) -> float | None:
+        """One turn along x in CRS units, or None."""
+        return x_period(self.crs)
+
+    @property
+    def cyclic(self) -> bool:
+        """Whether the last column joins the first one around the Earth."""
+        a, b = self.transform[:2]
+        period = self.period
+        return period is not None and b == 0.0 and abs(abs(a) * self.width - period) < 0.01 * abs(a)
+
+    @property
+    def x_middle(self) -> float:
+        """The x coordinate in the middle of the scene."""
+        a, b, c = self.transform[:3]
+        return a * self.width / 2 + b * self.height / 2 + c
+
+    def pixels(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Fractional columns and rows of coordinates in the scene's CRS.
+
+        0.5 is the centre of the first pixel; points that cannot be placed are NaN. In a cyclic
+        scene columns are moved by whole turns next to the middle point of the array, so they
+        are continuous across the seam and may be below 0 or above ``width``.
+        """
+        x = np.where(np.isfinite(x) & np.isfinite(y), x, np.nan)
+        period = self.period
+        if period is not None:
+            x = x - period * np.floor((x - self.x_middle) / period + 0.5)
+        a, b, c, d, e, f = self.transform
+        det = a * e - b * d
+        cols = (e * (x - c) - b * (y - f)) / det
+        rows = (a * (y - f) - d * (x - c)) / det
+        if self.cyclic and cols.size:
+            middle = cols.reshape(-1)[_middle_index(cols.shape)]
+            if np.isfinite(middle):
+                cols = cols - self.width * np.floor((cols - middle) / self.width + 0.5)
+        return cols, rows
+
+    def contains(self, cols: FloatArray, rows: FloatArray) -> NDArray[np.bool_]:
+        """Which points lie on the scene."""
+        slack = 1e-6
+        inside = (rows >= -slack) & (rows < self.height + slack)
+        if not self.cyclic:
+            inside &= (cols >= -slack) & (cols < self.width + slack)
+        return inside & np.isfinite(cols)
+
+    def aligned_with(self, grid: LocalGrid, tolerance: float) -> bool:
+        """Whether a chip's pixels are this scene's pixels to within ``tolerance`` of a pixel."""
+        if tolerance <= 0 or not same_crs(self.crs, grid.crs):
+            return False
+        a, b, c, d, e, f = self.transform
+        ga, _, gc, _, ge, gf = grid.transform
+        if b or d or abs(ga - a) * grid.size > tolerance * a:
+            return False
+        if abs(ge - e) * grid.size > -tolerance * e:
+            return False
+        shift_x, shift_y = (gc - c) / a, (gf - f) / e
+        return abs(shift_x - round(shift_x)) < tolerance > abs(shift_y - round(shift_y))
+
+
+def _middle_index(shape: tuple[int, ...]) -> int:
+    return int(np.ravel_multi_index(tuple(n // 2 for n in shape), shape))
