@@ -1,0 +1,316 @@
+"""Patterns by which a covariate carries the treatment, each with its chance under random arms.
+
+A covariate fixed before arms were drawn can show a pattern that implies the arm of some units
+of assignment only by luck. How much luck follows from the draw itself, whatever the covariate's
+distribution (Fisher 1935: the randomization is the reasoned basis of the test): if the pattern
+implies the arms of m of the G units of a stratum, m1 of them treated, and T were treated, the
+chance is C(G - m, T - m1) / C(G, T). Patterns chosen after looking are paid for by a union bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln
+
+from eocausal.designs import codes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from eocausal.designs import Trial
+
+__all__ = [
+    "Column",
+    "Draw",
+    "Pattern",
+    "arms_equal",
+    "missing_in_one_arm",
+    "one_sided",
+    "pure_values",
+    "separated",
+]
+
+MIXED_SHARE = 0.9
+"""If more clusters than this hold both arms, arms were not drawn by cluster."""
+
+UNDECLARED_VALUES = 20
+"""Most values that may tell the arm where no clean cluster rules out that they name groups."""
+
+ERROR_SHARE = 0.05
+"""Share of an arm that may lie on the wrong side of a threshold that separates the arms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A pattern, in words that continue the column's name, and the log of its chance.
+
+    ``certain`` marks a pattern that is refused whatever its chance, because nothing could be
+    estimated with such a column.
+    """
+
+    how: str
+    log_chance: float
+    certain: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """How arms were drawn: units of assignment, their arms and their strata.
+
+    Attributes
+    ----------
+    treated
+        (n,) arm of each row.
+    unit
+        (n,) codes 0..G-1 of the unit of assignment of each row.
+    arm
+        (G,) arm of each unit of assignment.
+    stratum
+        (G,) stratum within which arms were drawn.
+    clean
+        Whether a cluster was named and every cluster is in one arm.
+    """
+
+    treated: NDArray[np.bool_]
+    unit: NDArray[np.int64]
+    arm: NDArray[np.bool_]
+    stratum: NDArray[np.int64]
+    clean: bool
+
+    @classmethod
+    def of(cls, units: pd.DataFrame, trial: Trial) -> Draw:
+        """Read the draw from a trial.
+
+        A cluster that holds both arms was not the unit of assignment; then each arm's part of it
+        counts as one unit. If nearly all clusters do, arms were drawn within clusters and each
+        row is a unit.
+        """
+        a = trial.assignment(units)
+        treated = a.treated == 1
+        share = np.bincount(a.cluster, a.treated) / np.bincount(a.cluster)
+        mixed = float(((share > 0) & (share < 1)).mean())
+        clean = trial.cluster is not None and mixed == 0
+        if mixed > MIXED_SHARE:
+            unit = np.arange(len(treated))
+        else:
+            unit = np.unique(2 * a.cluster + treated, return_inverse=True)[1].astype(np.int64)
+        first = np.unique(unit, return_index=True)[1]
+        stratum = _strata(units.iloc[first], trial)
+        return cls(treated, unit, treated[first], stratum, clean)
+
+    @property
+    def n_units(self) -> int:
+        """Number of units of assignment."""
+        return len(self.arm)
+
+    def log_chance(self, implied: NDArray[np.bool_]) -> float:
+        """Log probability that all units of assignment in these rows have the arms they have."""
+        which = np.zeros(self.n_units, dtype=bool)
+        which[self.unit[implied]] = True
+        n = int(self.stratum.max()) + 1
+        size, ones = np.bincount(self.stratum), np.bincount(self.stratum, self.arm)
+        m = np.bincount(self.stratum[which], minlength=n)
+        m1 = np.bincount(self.stratum[which], self.arm[which], minlength=n)
+        return float(np.sum(_log_choose(size - m, ones - m1) - _log_choose(size, ones)))
+
+
+def _strata(first: pd.DataFrame, trial: Trial) -> NDArray[np.int64]:
+    """Stratum of each unit of assignment: its block, and its probability in at most ten bins."""
+    stratum = np.zeros(len(first), dtype=np.int64)
+    if trial.block is not None:
+        stratum = codes(first[trial.block], trial.block)
+    if isinstance(trial.prob, str):
+        prob = pd.to_numeric(first[trial.prob]).to_numpy(float).round(9)
+        value = np.unique(prob, return_inverse=True)[1]
+        if value.max() >= 10:
+            value = (
+                pd.Series(prob).rank(method="average").to_numpy() * 10 / (len(prob) + 1)
+            ).astype(np.int64)
+        stratum = stratum * (int(value.max()) + 1) + value
+    return np.asarray(np.unique(stratum, return_inverse=True)[1], dtype=np.int64)
+
+
+def _log_choose(n: Any, k: Any) -> Any:
+    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """A covariate as codes of its values and, where values have an order, as numbers.
+
+    Attributes
+    ----------
+    code
+        (n,) 0..K-1 in the order of values, -1 where missing. Values that differ by rounding only
+        share a code.
+    values
+        (K,) one value of each code.
+    number
+        (n,) float, NaN where missing; None if the values have no order.
+    """
+
+    name: str
+    code: NDArray[np.int64]
+    values: NDArray[Any]
+    number: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, values: pd.Series, name: str) -> Column:
+        """Read a column of any type."""
+        number = _numbers(values)
+        if number is None:
+            code, kept = pd.factorize(values.astype("string"), sort=True)
+            return cls(name, np.asarray(code, np.int64), np.asarray(kept, object), None)
+        single = values.dtype == np.float32
+        code, kept = _round_codes(number, 1e-6 if single else 1e-12)
+        return cls(name, code, kept, number)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(n,) whether there is a value."""
+        return self.code >= 0
+
+    @property
+    def varies(self) -> bool:
+        """Whether it takes more than one value."""
+        return len(self.values) > 1
+
+    def shown(self, code: int) -> str:
+        """Write one value for a message."""
+        value = self.values[code]
+        return repr(value) if isinstance(value, str) else f"{float(value) + 0.0:.6g}"
+
+
+def _numbers(values: pd.Series) -> NDArray[np.float64] | None:
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
+    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
+        start = values.min()
+        return np.asarray((values - start) / pd.Timedelta(days=1), dtype=float)
+    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
+        number = values.to_numpy(dtype=float, na_value=np.nan)
+    else:
+        converted = pd.to_numeric(values, errors="coerce")
+        if converted.isna().sum() > values.isna().sum():
+            return None
+        number = converted.to_numpy(dtype=float, na_value=np.nan)
+    return np.where(np.isfinite(number), number, np.nan)
+
+
+def _round_codes(
+    number: NDArray[np.float64], relative: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Code values in order; neighbours closer than ``relative`` of the largest share a code."""
+    code = np.full(len(number), -1, dtype=np.int64)
+    present = np.isfinite(number)
+    distinct, at = np.unique(number[present], return_inverse=True)
+    if distinct.size == 0:
+        return code, distinct
+    new = np.diff(distinct) > relative * np.abs(distinct).max()
+    group = np.concatenate([[0], np.cumsum(new)])
+    code[present] = group[at]
+    return code, distinct[np.unique(group, return_index=True)[1]]
+
+
+def arms_equal(column: Column, draw: Draw) -> Pattern | None:
+    """Two values, one for each arm: the column is the arm under another name."""
+    seen = column.present
+    if len(column.values) != 2:
+        return None
+    treated = draw.treated[seen]
+    if treated.all() or not treated.any():
+        return None
+    for flip in (False, True):
+        if np.array_equal((column.code[seen] == 1) ^ flip, treated):
+            values = [column.shown(code) for code in ((0, 1) if flip else (1, 0))]
+            how = f"equals the arm ({values[0]} for treated, {values[1]} for control)"
+            return Pattern(how, draw.log_chance(seen) + math.log(2), certain=True)
+    return None
+
+
+def missing_in_one_arm(column: Column, draw: Draw) -> Pattern | None:
+    """Missing values in one arm only."""
+    gone = ~column.present
+    if not gone.any():
+        return None
+    treated = draw.treated[gone]
+    if treated.any() and not treated.all():
+        return None
+    name = "treated" if treated.all() else "control"
+    whole = int(gone.sum()) == int((draw.treated == treated[0]).sum())
+    if whole:
+        how = f"is missing for every {name} unit and for no other, so that it equals the arm"
+        return Pattern(how, draw.log_chance(np.ones_like(gone)) + math.log(2), certain=True)
+    how = f"is missing for {len(treated):,} units, all of them {name}"
+    return Pattern(how, draw.log_chance(gone) + math.log(2))
+
+
+def one_sided(column: Column, draw: Draw) -> Pattern | None:
+    """One value for a whole arm while the other arm varies: treatment times something."""
+    if not column.varies:
+        return None
+    best = None
+    for constant, name, other in ((False, "control", "treated"), (True, "treated", "control")):
+        inside = np.unique(column.code[column.present & (draw.treated == constant)])
+        if inside.size != 1:
+            continue
+        off = column.present & (column.code != inside[0])
+        log_chance = draw.log_chance(off) + math.log(2 * len(column.values))
+        if best is None or log_chance < best.log_chance:
+            best = Pattern(
+                f"is {column.shown(inside[0])} for every {name} unit, while {int(off.sum()):,} "
+                f"{other} units have other values",
+                log_chance,
+            )
+    return best
+
+
+def pure_values(column: Column, draw: Draw) -> Pattern | None:
+    """Each of a few values occurs in one arm only."""
+    k = len(column.values)
+    if k < 2 or (k > UNDECLARED_VALUES and not draw.clean):
+        return None
+    seen = column.present
+    ones = np.bincount(column.code[seen], draw.treated[seen], minlength=k)
+    size = np.bincount(column.code[seen], minlength=k)
+    if not ((ones == 0) | (ones == size)).all():
+        return None
+    how = f"tells the arm: each of its {k} values occurs in one arm only"
+    return Pattern(how, draw.log_chance(seen) + k * math.log(2))
+
+
+def separated(column: Column, draw: Draw) -> Pattern | None:
+    """One threshold splits the arms, up to a few units: a number that contains the arm."""
+    k = len(column.values)
+    if column.number is None or k < 2:
+        return None
+    seen = column.present
+    code, treated = column.code[seen], draw.treated[seen]
+    ones, size = np.bincount(code, treated, minlength=k), np.bincount(code, minlength=k)
+    if ones.sum() in (0, size.sum()):
+        return None
+    below1 = np.cumsum(ones)[:-1] / ones.sum()
+    below0 = np.cumsum(size - ones)[:-1] / (size - ones).sum()
+    cut = int(np.argmax(np.abs(below1 - below0)))
+    high = bool(below0[cut] > below1[cut])
+    wrong1, wrong0 = below1[cut], 1 - below0[cut]
+    if not high:
+        wrong1, wrong0 = 1 - wrong1, 1 - wrong0
+    if max(wrong1, wrong0) > ERROR_SHARE:
+        return None
+    wrong = seen & (((column.code > cut) == high) != draw.treated)
+    erring = np.zeros(draw.n_units, dtype=bool)
+    erring[draw.unit[wrong]] = True
+    chance = draw.log_chance(seen & ~erring[draw.unit])
+    chance += math.log(2 * k) + float(_log_choose(draw.n_units, int(erring.sum())))
+    middle = (column.values[cut] + column.values[cut + 1]) / 2
+    how = (
+        f"contains the arm: {'treated' if high else 'control'} units lie above {middle:.6g} and "
+        f"the others below, with {int(wrong.sum()):,} exceptions"
+    )
+    return Pattern(how, chance)
