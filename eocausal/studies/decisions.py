@@ -1,0 +1,80 @@
+"""From the words of a study file to the decision objects they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eocausal.designs import Trial
+from eocausal.estimators.inference import HC2, Clustered, Conley
+from eocausal.studies.schema import BasisChoice, EncoderChoice, Study, VcovChoice
+
+if TYPE_CHECKING:
+    from eocausal.effects import VarianceRule
+    from eocausal.encoders.core import Encoder
+    from eocausal.estimators.bases import ForestBasis, RidgeBasis
+    from eocausal.ingest.resample import Resampling
+
+__all__ = ["basis_of", "encoder_of", "resampling_of", "trial_of", "variances_of"]
+
+
+def trial_of(study: Study) -> Trial:
+    """Return the trial of a study."""
+    t = study.design.trial
+    return Trial(t.arm, cluster=t.cluster, prob=t.prob, block=t.block, start=t.start)
+
+
+def variances_of(study: Study) -> tuple[VarianceRule, ...]:
+    """Return the variance that the design implies, then the others asked for."""
+    from eocausal.estimators.randomized import default_vcov
+
+    implied = default_vcov(trial_of(study))
+    asked = [_variance(choice, study) for choice in study.estimate.vcov]
+    return tuple(dict.fromkeys([implied, *asked]))
+
+
+def _variance(choice: VcovChoice, study: Study) -> VarianceRule:
+    if choice.conley is not None:
+        return Conley(choice.conley.km)
+    if choice.clustered is not None:
+        return Clustered(choice.clustered.by or str(study.design.trial.cluster))
+    return HC2()
+
+
+def basis_of(choice: BasisChoice) -> RidgeBasis | ForestBasis:
+    """Return what the effect may depend on."""
+    from eocausal.estimators.bases import ForestBasis, RidgeBasis
+
+    if choice.forest is not None:
+        return ForestBasis(**choice.forest.model_dump())
+    return RidgeBasis(**(choice.ridge.model_dump() if choice.ridge is not None else {}))
+
+
+def encoder_of(choice: EncoderChoice, root: Path) -> Encoder:
+    """Return the encoder; a card or weights given as a path are looked for under ``root``.
+
+    Raises
+    ------
+    EncoderError, ModelCardError, WeightsError
+    """
+    if choice.model is not None:
+        from eocausal.encoders.registry import load_encoder
+
+        card, weights = choice.model.card, choice.model.weights
+        return load_encoder(
+            root / card if "/" in card else card, root / weights if weights else None
+        )
+    from eocausal.encoders.random_conv import GaussianPatches, RandomConv, SampledPatches
+
+    section = choice.random_conv
+    assert section is not None
+    patches = SampledPatches() if section.patches == "sampled" else GaussianPatches()
+    patch = section.patch[0] if len(section.patch) == 1 else section.patch
+    return RandomConv(features=section.features, patch=patch, patches=patches)
+
+
+def resampling_of(name: str) -> Resampling:
+    """Return the resampling of that name."""
+    from eocausal.ingest.resample import Bilinear, Nearest
+
+    return Nearest() if name == "nearest" else Bilinear()

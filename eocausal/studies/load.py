@@ -1,0 +1,302 @@
+"""Read a study file; say everything that is wrong with it at once, with line numbers."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from eocausal.errors import StudyError
+from eocausal.ingest.times import span_of
+from eocausal.studies.schema import Study
+
+__all__ = ["Location", "StudyFile", "load_study", "read_study"]
+
+Location = tuple[str | int, ...]
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+MAX_DEPTH = 20
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader that leaves dates and yes/no as text and knows true and false only."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, rule) for tag, rule in rules if tag.rpartition(":")[2] not in ("timestamp", "bool")
+    ]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """A study and the file it was read from.
+
+    Attributes
+    ----------
+    path
+        The YAML file.
+    study
+        Its content, with ``data.root`` absolute.
+    lines
+        Line of every key, so that later problems can be located too.
+    """
+
+    path: Path
+    study: Study
+    lines: Mapping[Location, int] = field(repr=False)
+
+    def problem(self, where: Location, text: str) -> str:
+        """Write a problem with its line and key."""
+        return locate(self.lines, where, text)
+
+    @property
+    def root(self) -> Path:
+        """Folder of the data."""
+        return Path(self.study.data.root)
+
+
+def locate(lines: Mapping[Location, int], where: Location, text: str) -> str:
+    """Return ``line N: a.b[0]: text``, with the line of the nearest key that has one."""
+    line = next((lines[where[:i]] for i in range(len(where), -1, -1) if where[:i] in lines), 1)
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+    return f"line {line}: {name.lstrip('.') + ': ' if name else ''}{text}"
+
+
+def load_study(path: Path | str) -> Study:
+    """Read a study; see :func:`read_study`."""
+    return read_study(path).study
+
+
+def read_study(path: Path | str) -> StudyFile:
+    """Read and check a study file.
+
+    Parameters
+    ----------
+    path
+        A YAML file; ``${NAME:-default}`` in ``data.root`` is taken from the environment.
+
+    Raises
+    ------
+    StudyError
+        With every problem found, as ``line 14: estimate.covariate: unknown key; closest: ...``.
+    """
+    path = Path(path)
+    value, lines, problems = _parse(path)
+    study: Study | None = None
+    try:
+        study = Study.model_validate(value)
+    except ValidationError as error:
+        problems += [
+            locate(lines, *_explain(item))
+            for item in error.errors(include_url=False, include_context=True)
+        ]
+    if study is not None:
+        problems += [locate(lines, *found) for found in _contradictions(study)]
+    try:
+        root = (path.parent / _expand(_raw_root(value))).resolve()
+    except KeyError as error:
+        text = f"the environment has no variable {error.args[0]!r}, and no default is given"
+        problems.append(locate(lines, ("data", "root"), text))
+    if problems or study is None:
+        raise _error(path, sorted(dict.fromkeys(problems), key=_line_of))
+    data = study.data.model_copy(update={"root": str(root)})
+    return StudyFile(path, study.model_copy(update={"data": data}), lines)
+
+
+def _raw_root(value: Any) -> str:
+    data = value.get("data") if isinstance(value, dict) else None
+    root = data.get("root", ".") if isinstance(data, dict) else "."
+    return root if isinstance(root, str) else "."
+
+
+def _error(path: Path, problems: Sequence[str]) -> StudyError:
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return StudyError(
+        f"The study {path} has {count}.",
+        cause="It cannot be run as it is.",
+        next_step="Correct the lines below; `eocausal init` writes a study to compare with.",
+        problems=problems,
+    )
+
+
+def _line_of(problem: str) -> int:
+    found = re.match(r"line (\d+)", problem)
+    return int(found[1]) if found else 0
+
+
+def _expand(text: str) -> str:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` from the environment."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"]) or match["default"]
+        if found is None:
+            raise KeyError(match["name"])
+        return found
+
+    return os.path.expanduser(_VARIABLE.sub(value, text))
+
+
+def _parse(path: Path) -> tuple[Any, dict[Location, int], list[str]]:
+    """Return the plain value, the line of every key, and repeated keys as problems."""
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+    except OSError as error:
+        raise StudyError(
+            f"The study {path} cannot be read.",
+            cause=f"{error.strerror}.",
+            next_step="Check the path; `eocausal init NAME` writes a study to start from.",
+        ) from error
+    if raw is None:
+        raise _error(path, [f"line 1: the file is larger than {MAX_BYTES:,} bytes"])
+    lines: dict[Location, int] = {}
+    problems: list[str] = []
+    try:
+        loader = _Loader(raw.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        if node is None:
+            raise _error(path, ["line 1: the file is empty"])
+        for where, line, problem in _walk(node):
+            lines.setdefault(where, line)
+            if problem:
+                problems.append(locate({where: line}, where, problem))
+            if len(lines) > MAX_NODES or len(where) > MAX_DEPTH:
+                raise _error(path, [f"line {line}: too many or too deeply nested values"])
+        return loader.construct_document(node), lines, problems
+    except UnicodeDecodeError as error:
+        raise _error(path, [f"line 1: the file is not UTF-8 text ({error.reason})"]) from error
+    except RecursionError as error:
+        raise _error(path, ["line 1: too deeply nested values"]) from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark is not None else 1
+        text = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise _error(path, [f"line {line}: this is not YAML: {text}"]) from error
+
+
+def _walk(node: yaml.Node, where: Location = ()) -> Iterator[tuple[Location, int, str]]:
+    """Yield every value's location, its line, and what is wrong with its key."""
+    yield where, node.start_mark.line + 1, ""
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            again = f"the key is given twice, first in line {first[name]}" if name in first else ""
+            yield (*where, name), line, again
+            first.setdefault(name, line)
+            yield from _walk(value, (*where, name))
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from _walk(item, (*where, i))
+
+
+def _model_at(where: Location) -> type[BaseModel] | None:
+    """Return the section that the study has at a location."""
+    model: type[BaseModel] | None = Study
+    for part in where:
+        if isinstance(part, int):
+            continue
+        if model is None or part not in model.model_fields:
+            return None
+        model = _model_in(model.model_fields[part].annotation)
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for a in get_args(annotation) if (m := _model_in(a)) is not None), None)
+
+
+def _near(value: Any, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+    return (f"; closest: {close[0]}" if close else "") + f"; allowed: {', '.join(allowed)}"
+
+
+def _explain(error: Any) -> tuple[Location, str]:
+    """Turn one pydantic error into a location and a sentence."""
+    where: Location = tuple(error["loc"])
+    while where and where[-1] in ("float", "str"):
+        where = where[:-1]
+    kind, given = error["type"], _short(error["input"])
+    if kind == "extra_forbidden":
+        section = _model_at(where[:-1])
+        allowed = list(section.model_fields) if section is not None else []
+        return where, "unknown key" + _near(where[-1], allowed)
+    if kind == "missing":
+        return where, "missing; this key is required"
+    if kind == "literal_error":
+        section = _model_at(where[:-1] if isinstance(where[-1], str) else where[:-2])
+        return where, f"{given} is not allowed" + _near(error["input"], _literals(error))
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        section = _model_at(where)
+        allowed = list(section.model_fields) if section is not None else []
+        return where, f"{given} is not a mapping; allowed keys: {', '.join(allowed)}"
+    if kind == "too_short":
+        return where, "the list is empty"
+    text = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind == "value_error":
+        return where, text
+    return where, f"{given}: {text[:1].lower()}{text[1:]}"
+
+
+def _literals(error: Any) -> list[str]:
+    return re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _contradictions(study: Study) -> Iterator[tuple[Location, str]]:
+    """Yield what no single key shows."""
+    trial, estimate = study.design.trial, study.estimate
+    for i, choice in enumerate(estimate.vcov):
+        if choice.clustered is not None and not (choice.clustered.by or trial.cluster):
+            yield (
+                ("estimate", "vcov", i),
+                "the design has no cluster; name design.trial.cluster, "
+                "or write {clustered: {by: COLUMN}}",
+            )
+    methods = estimate.average or ()
+    if "lin" in methods and not estimate.covariates:
+        yield ("estimate", "average"), "lin needs covariates; add estimate.covariates"
+    if "aipw" in methods and estimate.heterogeneity is None:
+        yield ("estimate", "average"), "aipw needs estimate.heterogeneity"
+    if estimate.map is not None and estimate.heterogeneity is None:
+        yield ("estimate", "map"), "a map needs estimate.heterogeneity; write `map: null` without"
+    if estimate.outcome == trial.arm:
+        yield ("estimate", "outcome"), f"{trial.arm!r} is the arm of the trial"
+    seen: set[str] = set()
+    for i, name in enumerate(estimate.covariates):
+        at: Location = ("estimate", "covariates", i)
+        if name == estimate.outcome:
+            yield at, f"{name!r} is the outcome"
+        if name in seen:
+            yield at, f"{name!r} is named twice"
+        seen.add(name)
+    if isinstance(trial.prob, float) and not 0 < trial.prob < 1:
+        yield ("design", "trial", "prob"), f"{trial.prob} is not strictly between 0 and 1"
+    time, start = study.data.imagery.time, trial.start
+    if time is not None and start is not None and span_of(time)[1] >= pd.Timestamp(start):
+        yield (
+            ("data", "imagery", "time"),
+            f"the images ({time}) are not all older than the trial (start {start}); "
+            "they would show what the treatment did",
+        )
