@@ -24,7 +24,7 @@ __all__ = ["OK_SHARE", "ShardJob", "ShardResult", "SourceScene", "gather_shard"]
 
 FloatArray = NDArray[np.float64]
 OK_SHARE: Final = 0.99
-_MAX_WINDOW: Final = 32_000_000
+_MAX_WINDOW: Final = 4_000_000
 _MAX_OPEN: Final = 128
 
 
@@ -188,6 +188,8 @@ class _ChipReader:
             return None
         aligned = scene.grid.aligned_with(self._grid, self._resampling.snap)
         method = Nearest() if aligned else self._resampling
+        cols = np.clip(cols, 0.0, scene.grid.width - 1e-6)
+        rows = np.clip(rows, 0.0, scene.grid.height - 1e-6)
         out = np.full((len(scene.indexes), *inside.shape), np.nan)
         self._fill(out, scene, method, cols, rows, inside)
         scale, offset = (np.array(v)[:, None, None] for v in (scene.scales, scene.offsets))
@@ -203,14 +205,15 @@ class _ChipReader:
         rows: FloatArray,
         inside: NDArray[np.bool_],
     ) -> None:
+        """Fill the pixels ``inside``; where they span a large window, one part after another."""
         if not inside.any():
             return
         box = _window_of(scene.grid, cols[inside], rows[inside], method.reach)
         left, top, width, height = box
-        if width * height > _MAX_WINDOW and inside.shape[0] > 1:
-            half = inside.shape[0] // 2
-            for part in (slice(0, half), slice(half, None)):
-                self._fill(out[:, part], scene, method, cols[part], rows[part], inside[part])
+        if width * height > _MAX_WINDOW:
+            first = cols < left + width / 2 if width >= height else rows < top + height / 2
+            for part in (inside & first, inside & ~first):
+                self._fill(out, scene, method, cols, rows, part)
             return
         values, good = _read_window(self._sources.get(scene), scene, box)
         out[:, inside] = method.sample(values, good, cols[inside] - left, rows[inside] - top)
@@ -219,37 +222,19 @@ class _ChipReader:
 def _window_of(
     grid: SceneGrid, cols: FloatArray, rows: FloatArray, reach: int
 ) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the window needed; columns run on in a cyclic scene."""
-    slack = 1e-6
-    left = math.floor(cols.min() + slack) - reach
-    right = math.floor(cols.max() - slack) + 1 + reach
-    if not grid.cyclic:
-        left, right = max(left, 0), min(right, grid.width)
-    top = max(math.floor(rows.min() + slack) - reach, 0)
-    bottom = min(math.floor(rows.max() - slack) + 1 + reach, grid.height)
-    return left, top, max(right - left, 1), max(bottom - top, 1)
+    """Left, top, width and height of the window needed."""
+    left = max(math.floor(cols.min()) - reach, 0)
+    right = min(math.floor(cols.max()) + 1 + reach, grid.width)
+    top = max(math.floor(rows.min()) - reach, 0)
+    bottom = min(math.floor(rows.max()) + 1 + reach, grid.height)
+    return left, top, right - left, bottom - top
 
 
 def _read_window(
     source: Any, scene: SourceScene, box: tuple[int, int, int, int]
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Read all bands of a window at once; return values and which of them are good."""
-    left, top, width, height = box
-    right, turn = left + width, scene.grid.width
-    values, good = [], []
-    for lap in range(left // turn, (right - 1) // turn + 1):
-        first, last = max(left, lap * turn), min(right, (lap + 1) * turn)
-        window = Window(first - lap * turn, top, last - first, height)
-        part_values, part_good = _read_part(source, scene, window)
-        values.append(part_values)
-        good.append(part_good)
-    return np.concatenate(values, axis=2), np.concatenate(good, axis=2)
-
-
-def _read_part(
-    source: Any, scene: SourceScene, window: Window
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    indexes = list(scene.indexes)
+    indexes, window = list(scene.indexes), Window(*box)
     extra = [] if scene.mask_index is None else [scene.mask_index]
     raw = source.read(indexes=indexes + extra, window=window)
     values = raw[: len(indexes)].astype(np.float64)

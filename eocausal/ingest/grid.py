@@ -179,13 +179,6 @@ class SceneGrid:
         return x_period(self.crs)
 
     @property
-    def cyclic(self) -> bool:
-        """Whether the last column joins the first one around the Earth."""
-        a, b = self.transform[:2]
-        period = self.period
-        return period is not None and b == 0.0 and abs(abs(a) * self.width - period) < 0.01 * abs(a)
-
-    @property
     def x_middle(self) -> float:
         """The x coordinate in the middle of the scene."""
         a, b, c = self.transform[:3]
@@ -194,9 +187,9 @@ class SceneGrid:
     def pixels(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Fractional columns and rows of coordinates in the scene's CRS.
 
-        0.5 is the centre of the first pixel; points that cannot be placed are NaN. In a cyclic
-        scene columns are moved by whole turns next to the middle point of the array, so they
-        are continuous across the seam and may be below 0 or above ``width``.
+        0.5 is the centre of the first pixel; points that cannot be placed are NaN. A point is
+        moved by whole turns to within half a turn of the middle of the scene. The two ends of a
+        scene that goes around the Earth stay its ends: nothing is interpolated across them.
         """
         x = np.where(np.isfinite(x) & np.isfinite(y), x, np.nan)
         period = self.period
@@ -206,19 +199,13 @@ class SceneGrid:
         det = a * e - b * d
         cols = (e * (x - c) - b * (y - f)) / det
         rows = (a * (y - f) - d * (x - c)) / det
-        if self.cyclic and cols.size:
-            middle = cols.reshape(-1)[_middle_index(cols.shape)]
-            if np.isfinite(middle):
-                cols = cols - self.width * np.floor((cols - middle) / self.width + 0.5)
         return cols, rows
 
     def contains(self, cols: FloatArray, rows: FloatArray) -> NDArray[np.bool_]:
-        """Which points lie on the scene."""
-        slack = 1e-6
-        inside = (rows >= -slack) & (rows < self.height + slack)
-        if not self.cyclic:
-            inside &= (cols >= -slack) & (cols < self.width + slack)
-        return inside & np.isfinite(cols)
+        """Tell which points lie on the scene, to within a thousandth of a pixel."""
+        slack = 1e-3
+        in_rows = (rows >= -slack) & (rows < self.height + slack)
+        return in_rows & (cols >= -slack) & (cols < self.width + slack)
 
     def aligned_with(self, grid: LocalGrid, tolerance: float) -> bool:
         """Whether a chip's pixels are this scene's pixels to within ``tolerance`` of a pixel."""
@@ -232,7 +219,3 @@ class SceneGrid:
             return False
         shift_x, shift_y = (gc - c) / a, (gf - f) / e
         return abs(shift_x - round(shift_x)) < tolerance > abs(shift_y - round(shift_y))
-
-
-def _middle_index(shape: tuple[int, ...]) -> int:
-    return int(np.ravel_multi_index(tuple(n // 2 for n in shape), shape))

@@ -109,10 +109,7 @@ def _overlap(
     if period is not None and parse_crs(scene.crs).is_geographic:
         low_col = np.where(polar & known, -np.inf, low_col)
         high_col = np.where(polar & known, np.inf, high_col)
-    if scene.cyclic:
-        across = np.minimum(high_col - low_col, scene.width)
-    else:
-        across = np.minimum(high_col, scene.width) - np.maximum(low_col, 0.0)
+    across = np.minimum(high_col, scene.width) - np.maximum(low_col, 0.0)
     down = np.minimum(high_row, scene.height) - np.maximum(low_row, 0.0)
     return np.where(known, np.maximum(across, 0.0) * np.maximum(down, 0.0), 0.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import geopandas as gpd
 import numpy as np
@@ -96,7 +96,7 @@ def read_neighborhoods(
     return places if size_m is None else check_neighborhoods(_squares(places, size_m))
 
 
-def _load(path: Path, layer: str | None) -> pd.DataFrame:
+def _load(path: Path, layer: str | None) -> Any:
     if not path.exists():
         raise EmptyInputError(
             f"There is no file {path}.",
@@ -138,12 +138,11 @@ def _load(path: Path, layer: str | None) -> pd.DataFrame:
     return frame
 
 
-def _load_parquet(path: Path) -> pd.DataFrame:
+def _load_parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     metadata = pq.read_schema(path).metadata or {}
-    places: gpd.GeoDataFrame = gpd.read_parquet(path) if b"geo" in metadata else None
-    return pd.read_parquet(path) if places is None else places
+    return gpd.read_parquet(path) if b"geo" in metadata else pd.read_parquet(path)
 
 
 def _with_crs(places: gpd.GeoDataFrame, crs: str | None) -> gpd.GeoDataFrame:
