@@ -1,0 +1,316 @@
+"""From a cube to an embedding: shapes, labels, batches, stores, devices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from eocausal.contracts import check_cube, check_embedding
+from eocausal.encoders.base import (
+    embed_array,
+    encode,
+    fit_encoder,
+    image_spec,
+    open_embedding,
+    resolve_device,
+)
+from eocausal.encoders.random_conv import RandomConv
+from eocausal.encoders.registry import load_encoder
+from eocausal.encoders.spectral import SpectralMeans
+from eocausal.errors import CubeError, DeviceError, EncoderError
+from eocausal.provenance import hash_tree
+
+BANDS = ("blue", "green", "red", "nir")
+
+
+def make_cube(n: int = 30, periods: int = 1, size: int = 16, seed: int = 0) -> xr.Dataset:
+    """A cube with one empty chip (n03) and one half-seen chip (n05)."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(1000, 200, (n, periods, len(BANDS), size, size)).astype(np.float32)
+    image[3] = np.nan
+    image[5, :, :, : size // 2] = np.nan
+    valid = np.isfinite(image).all(axis=2).mean(axis=(2, 3))
+    labels = [str(2000 + p) for p in range(periods)]
+    cube = xr.Dataset(
+        {
+            "image": (("neighborhood", "period", "band", "y", "x"), image),
+            "valid": (("neighborhood", "period"), valid),
+            "status": (("neighborhood", "period"), np.zeros((n, periods), np.int8)),
+        },
+        coords={
+            "neighborhood": [f"n{i:02d}" for i in range(n)],
+            "period": labels,
+            "band": list(BANDS),
+            "crs": ("neighborhood", ["EPSG:32636"] * n),
+            "transform": (
+                ("neighborhood", "affine"),
+                np.tile([30.0, 0, 5e5, 0, -30, 1e5], (n, 1)),
+            ),
+            "lon": ("neighborhood", np.linspace(30, 31, n)),
+            "lat": ("neighborhood", np.linspace(0, 1, n)),
+            "period_start": ("period", [f"{p}-01-01" for p in labels]),
+            "period_end": ("period", [f"{p}-12-31" for p in labels]),
+            "last_date": ("period", [f"{p}-11-0{1 + i}" for i, p in enumerate(labels)]),
+        },
+        attrs={"resolution": 30.0, "units": "DN", "sources": "[]"},
+    )
+    return check_cube(cube)
+
+
+ENCODER = RandomConv(features=32)
+
+
+def test_one_period_gives_one_row_per_neighborhood():
+    cube = make_cube()
+    embedding = encode(cube, ENCODER, seed=5)
+    assert embedding.dims == ("neighborhood", "feature")
+    assert embedding.shape == (30, 32)
+    assert embedding.dtype == np.float32
+    assert embedding.attrs["encoder"] == f"{ENCODER.name}, seed=5"
+    assert embedding.attrs["weights_sha256"] == ""
+    assert json.loads(embedding.attrs["bands"]) == list(BANDS)
+    assert embedding.attrs["last_image_date"] == "2000-11-01"
+    assert embedding["valid"].sel(neighborhood="n05").item() == 0.5
+    np.testing.assert_array_equal(embedding["lon"], cube["lon"])
+    rows = np.isnan(embedding.values).any(axis=1)
+    assert list(embedding["neighborhood"].values[rows]) == ["n03"]
+
+
+def test_several_periods_keep_their_dimension():
+    cube = make_cube(periods=3)
+    embedding = encode(cube, ENCODER)
+    assert embedding.dims == ("neighborhood", "period", "feature")
+    assert embedding.attrs["last_image_date"] == "2002-11-03"
+    fitted = fit_encoder(cube, ENCODER)
+    chip = cube["image"].sel(neighborhood="n07", period="2001").values[None]
+    expected = fitted.transform(chip)[0]
+    np.testing.assert_allclose(
+        embedding.sel(neighborhood="n07", period="2001"), expected, rtol=1e-5
+    )
+
+
+def test_chips_with_no_valid_share_are_nan_whatever_their_pixels():
+    cube = make_cube()
+    cube["valid"][10] = 0.0
+    embedding = encode(cube, ENCODER)
+    assert np.isnan(embedding.sel(neighborhood="n10")).all()
+
+
+def test_an_unknown_date_makes_the_last_date_unknown():
+    cube = make_cube(periods=2).assign_coords(last_date=("period", ["", "2001-05-05"]))
+    assert encode(cube, SpectralMeans()).attrs["last_image_date"] == ""
+    cube["valid"][:, 0] = 0.0
+    assert encode(cube, SpectralMeans()).attrs["last_image_date"] == "2001-05-05"
+    assert encode(cube.drop_vars("last_date"), SpectralMeans()).attrs["last_image_date"] == ""
+
+
+@pytest.mark.parametrize("name", ["random_conv", "resnet18"])
+def test_batch_size_does_not_matter(name):
+    cube = make_cube(n=20, periods=2, size=32)
+    fitted = fit_encoder(cube, load_encoder(name), seed=1)
+    whole = encode(cube, fitted, batch_size=64)
+    for batch_size in (1, 7):
+        other = encode(cube, fitted, batch_size=batch_size)
+        np.testing.assert_allclose(other, whole, rtol=1e-5, atol=1e-5 * np.nanmax(np.abs(whole)))
+
+
+def test_threads_do_not_matter():
+    cube = make_cube()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = encode(cube, ENCODER)
+        torch.set_num_threads(2)
+        two = encode(cube, ENCODER)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
+def test_cube_on_disk_gives_the_same_as_in_memory(tmp_path: Path):
+    cube = make_cube(n=40, periods=2)
+    labels = {n: c.astype(object) for n, c in cube.coords.items() if c.dtype.kind == "U"}
+    cube.assign_coords(labels).to_zarr(
+        tmp_path / "cube.zarr",
+        consolidated=False,
+        encoding={"image": {"chunks": (3, 2, 4, 16, 16)}},
+    )
+    expected = encode(cube, ENCODER, seed=2)
+    for chunks in (None, {}):
+        with xr.open_zarr(tmp_path / "cube.zarr", consolidated=False, chunks=chunks) as stored:
+            seen: list[tuple[int, int]] = []
+            found = encode(
+                stored,
+                ENCODER,
+                seed=2,
+                batch_size=4,
+                progress=lambda done, total, seen=seen: seen.append((done, total)),
+            )
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert seen == [(16, 40), (32, 40), (40, 40)]
+
+
+def test_a_cube_is_never_read_whole():
+    cube = make_cube(n=600, size=16)
+    largest = 0
+
+    class Recorder(xr.backends.BackendArray):
+        shape, dtype = cube["image"].shape, cube["image"].dtype
+
+        def __getitem__(self, key):
+            return xr.core.indexing.explicit_indexing_adapter(
+                key, self.shape, xr.core.indexing.IndexingSupport.BASIC, self._read
+            )
+
+        def _read(self, key):
+            nonlocal largest
+            values = cube["image"].values[key]
+            largest = max(largest, len(values))
+            return values
+
+    lazy = cube.copy()
+    lazy["image"] = (cube["image"].dims, xr.core.indexing.LazilyIndexedArray(Recorder()))
+    fitted = fit_encoder(cube, SpectralMeans())
+    embedding = encode(lazy, fitted, batch_size=8)
+    assert 0 < largest <= 64
+    np.testing.assert_array_equal(embedding, encode(cube, fitted))
+
+
+def test_store_round_trip_and_same_bytes(tmp_path: Path):
+    cube = make_cube(periods=2)
+    first = encode(cube, ENCODER, out=tmp_path / "a.zarr")
+    encode(cube, ENCODER, out=tmp_path / "b.zarr")
+    assert hash_tree(tmp_path / "a.zarr") == hash_tree(tmp_path / "b.zarr")
+    xr.testing.assert_identical(open_embedding(tmp_path / "a.zarr"), first)
+    encode(cube, ENCODER, out=tmp_path / "a.zarr", seed=9)
+    assert hash_tree(tmp_path / "a.zarr") != hash_tree(tmp_path / "b.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
+
+
+def test_one_period_store_keeps_scalar_coordinates(tmp_path: Path):
+    first = encode(make_cube(), ENCODER, out=tmp_path / "e.zarr")
+    found = open_embedding(tmp_path / "e.zarr")
+    xr.testing.assert_identical(found, first)
+    assert str(found["period_end"].values) == "2000-12-31"
+
+
+def test_integer_labels_stay_integers(tmp_path: Path):
+    cube = make_cube().assign_coords(neighborhood=np.arange(30) * 7)
+    encode(cube, ENCODER, out=tmp_path / "e.zarr")
+    assert open_embedding(tmp_path / "e.zarr").indexes["neighborhood"].dtype == np.int64
+
+
+def test_a_fitted_encoder_serves_two_cubes():
+    trial, country = make_cube(seed=1), make_cube(n=50, seed=2)
+    fitted = fit_encoder(trial, ENCODER, seed=3)
+    both = xr.concat(
+        [trial, country.assign_coords(neighborhood=[f"c{i}" for i in range(50)])],
+        "neighborhood",
+        join="outer",
+        compat="no_conflicts",
+        data_vars="all",
+        coords="different",
+    )
+    together = encode(both, fitted).values
+    apart = np.concatenate([encode(trial, fitted).values, encode(country, fitted).values])
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+
+
+def test_fit_changes_nothing_and_results_are_frozen():
+    cube = make_cube()
+    before = cube.copy(deep=True)
+    fitted = fit_encoder(cube, ENCODER)
+    xr.testing.assert_identical(cube, before)
+    with pytest.raises(AttributeError):
+        fitted.name = "other"  # type: ignore[misc]
+    state = torch.random.get_rng_state()
+    fit_encoder(make_cube(size=32), load_encoder("resnet18"), seed=4)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda c: c.isel(band=[1, 0, 2, 3]), "bands"),
+        (lambda c: c.isel(band=[0, 1]), "bands"),
+        (lambda c: c.assign_attrs(units="reflectance"), "units"),
+        (lambda c: c.assign_attrs(resolution=10.0), "resolution"),
+    ],
+)
+def test_a_fitted_encoder_refuses_other_images(change, word):
+    cube = make_cube()
+    fitted = fit_encoder(cube, ENCODER)
+    with pytest.raises(EncoderError, match=word):
+        encode(change(cube), fitted)
+
+
+def test_chips_smaller_than_the_patch_are_refused():
+    with pytest.raises(EncoderError, match="at least 9"):
+        encode(make_cube(size=8), RandomConv(features=4, patch=9))
+
+
+def test_broken_cubes_are_refused():
+    with pytest.raises(CubeError, match="valid"):
+        encode(make_cube().drop_vars("valid"), ENCODER)
+
+
+def test_the_array_core_gives_what_the_cube_gives():
+    cube = make_cube()
+    fitted = fit_encoder(cube, ENCODER)
+    images = cube["image"].values[:, 0]
+    calls: list[tuple[int, int]] = []
+    features = embed_array(
+        fitted, images, batch_size=8, device="cpu", progress=lambda *c: calls.append(c)
+    )
+    np.testing.assert_allclose(features, encode(cube, fitted), rtol=1e-5)
+    assert calls[-1] == (30, 30)
+    assert embed_array(fitted, images[:0]).shape == (0, 32)
+    with pytest.raises(EncoderError, match="takes"):
+        embed_array(fitted, images[:, :3])
+    with pytest.raises(EncoderError, match="batch_size"):
+        embed_array(fitted, images, batch_size=0)
+
+
+def test_the_array_core_needs_neither_xarray_nor_zarr():
+    code = (
+        "import sys; import numpy as np\n"
+        "from eocausal.encoders.core import ImageSpec, embed_array\n"
+        "from eocausal.encoders.random_conv import RandomConv\n"
+        "x = np.random.default_rng(0).normal(size=(8, 2, 9, 9)).astype('float32')\n"
+        "f = RandomConv(features=4).fit(x, ImageSpec(('a', 'b'), 'DN', 30.0, 9, 9), seed=0)\n"
+        "assert embed_array(f, x).shape == (8, 4)\n"
+        "heavy = {'xarray', 'zarr', 'rasterio', 'dask', 'pandas', 'torchvision'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_devices():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("tpu", "cuda:x", "", "cpu:3", "mps:1"):
+        with pytest.raises(DeviceError, match="is not a device"):
+            resolve_device(name)
+    with pytest.raises(DeviceError, match="'cuda:99'"):
+        resolve_device("cuda:99")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+@pytest.mark.parametrize("name", ["random_conv", "resnet18"])
+def test_gpu_agrees_with_cpu(name):
+    cube = make_cube(n=40, size=32)
+    fitted = fit_encoder(cube, load_encoder(name))
+    cpu, gpu = (encode(cube, fitted, device=d).values for d in ("cpu", "cuda"))
+    scale = np.nanmax(np.abs(cpu))
+    assert np.nanmax(np.abs(cpu - gpu)) <= 1e-3 * scale
+
+
+def test_embedding_keeps_its_contract():
+    check_embedding(encode(make_cube(periods=2), SpectralMeans()))
+    spec = image_spec(make_cube())
+    assert (spec.bands, spec.units, spec.height) == (BANDS, "DN", 16)

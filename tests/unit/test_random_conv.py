@@ -1,0 +1,217 @@
+"""Random convolutional features: whitening, pooling, gaps, seeds, and what they can predict."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from eocausal.encoders.core import ImageSpec, Scaling
+from eocausal.encoders.random_conv import (
+    GaussianPatches,
+    RandomConv,
+    SampledPatches,
+    draw_patches,
+    whiten,
+)
+from eocausal.encoders.spectral import SpectralMeans
+from eocausal.errors import EncoderError
+
+
+def spec(images: np.ndarray) -> ImageSpec:
+    bands = tuple(f"b{i}" for i in range(images.shape[1]))
+    return ImageSpec(bands, "DN", 30.0, images.shape[2], images.shape[3])
+
+
+def textured(n: int, *, bands: int = 3, size: int = 24, seed: int = 0) -> np.ndarray:
+    """Smooth chips (a 3 by 3 moving average of noise) with correlated bands."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(n, bands + 1, size + 2, size + 2))
+    smooth = sum(noise[..., i : i + size, j : j + size] for i in range(3) for j in range(3)) / 3
+    return (100 + 10 * (smooth[:, :bands] + smooth[:, bands:])).astype(np.float32)
+
+
+def fit(encoder, images, seed=0):
+    return encoder.fit(images, spec(images), seed=seed)
+
+
+def test_whitened_patches_have_unit_covariance():
+    images = textured(64)
+    valid = np.ones(images.shape[:1] + images.shape[2:], bool)
+    rng = np.random.default_rng(1)
+    patches = draw_patches(images, valid, size=3, count=50_000, rng=rng)
+    mean, matrix = whiten(patches, 1e-9)
+    white = (patches - mean) @ matrix
+    raw_off_diagonal = np.abs(np.corrcoef(patches, rowvar=False) - np.eye(27)).max()
+    assert raw_off_diagonal > 0.5
+    np.testing.assert_allclose(np.cov(white, rowvar=False), np.eye(27), atol=1e-5)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-10)
+    fresh = draw_patches(images, valid, size=3, count=50_000, rng=rng)
+    np.testing.assert_allclose(np.cov((fresh - mean) @ matrix, rowvar=False), np.eye(27), atol=0.05)
+
+
+def test_regularisation_shrinks_the_noisy_directions_only():
+    patches = np.random.default_rng(0).normal(size=(20_000, 2)) * [10.0, 0.01]
+    mean, matrix = whiten(patches, 0.01)
+    sd = ((patches - mean) @ matrix).std(axis=0)
+    assert sd[0] == pytest.approx(1.0, abs=0.02)
+    assert sd[1] < 0.02
+
+
+def test_features_are_the_rectified_means_of_the_formula():
+    images = textured(20, bands=2, size=9)
+    encoder = RandomConv(features=8, patch=3, patches=SampledPatches(sample=2_000), bias=0.5)
+    fitted = fit(encoder, images, seed=3)
+    values, valid = Scaling.from_images(images, ("b0", "b1")).apply(images)
+    rng = np.random.default_rng(3).spawn(1)[0]
+    filters, offset = encoder.patches.draw(values, valid, size=3, count=4, rng=rng)
+    windows = np.lib.stride_tricks.sliding_window_view(values[7], (3, 3), axis=(1, 2))
+    places = windows.transpose(1, 2, 0, 3, 4).reshape(49, -1)
+    response = places @ filters.T + offset
+    expected = np.stack(
+        [np.maximum(response - 0.5, 0).mean(0), np.maximum(-response - 0.5, 0).mean(0)], axis=1
+    ).ravel()
+    np.testing.assert_allclose(fitted.transform(images[7:8])[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_responses_are_of_unit_variance():
+    images = textured(64)
+    features = fit(RandomConv(features=64, bias=1.0), images).transform(images)
+    # E max(z - 1, 0) for a standard normal z is 0.0833
+    assert features.mean() == pytest.approx(0.0833, rel=0.1)
+
+
+def test_missing_places_are_left_out_of_the_average():
+    images = textured(40)
+    fitted = fit(RandomConv(features=64), images)
+    left = images[:4].copy()
+    left[:, :, :, 12:] = np.nan
+    np.testing.assert_allclose(
+        fitted.transform(left), fitted.transform(images[:4, :, :, :12].copy()), rtol=1e-5
+    )
+    one_band = images[:4].copy()
+    one_band[:, 1, :, 12:] = np.inf
+    np.testing.assert_array_equal(fitted.transform(left), fitted.transform(one_band))
+
+
+def test_chips_without_a_whole_patch_are_nan_and_others_are_not():
+    images = textured(10)
+    fitted = fit(RandomConv(features=16, patch=3), images)
+    gaps = images.copy()
+    gaps[0] = np.nan
+    gaps[1, :, ::3] = np.nan
+    gaps[2, :, 0, 0] = np.nan
+    features = fitted.transform(gaps)
+    assert np.isnan(features[:2]).all()
+    assert np.isfinite(features[2:]).all()
+    np.testing.assert_array_equal(features[3:], fitted.transform(images)[3:])
+
+
+def test_a_constant_chip_among_others_is_finite_and_a_constant_sample_is_refused():
+    images = textured(10)
+    images[0] = 7.0
+    assert np.isfinite(fit(RandomConv(features=16), images).transform(images)).all()
+    with pytest.raises(EncoderError, match="one constant value"):
+        fit(RandomConv(features=16), np.full_like(images, 7.0))
+
+
+def test_a_band_that_never_varies_does_not_hurt():
+    images = textured(30)
+    images[:, 2] = 5000.0
+    features = fit(RandomConv(features=32), images).transform(images)
+    assert np.isfinite(features).all()
+    assert features.std(axis=0).max() > 0
+
+
+def test_moving_a_pattern_changes_features_only_through_the_border():
+    rng = np.random.default_rng(0)
+    pattern = rng.normal(size=(3, 6, 6)).astype(np.float32) * 30
+    chips = np.full((3, 3, 40, 40), 100, np.float32)
+    for chip, (row, column) in zip(chips, [(5, 5), (20, 25), (37, 20)], strict=True):
+        height = min(6, 40 - row)
+        chip[:, row : row + height, column : column + 6] += pattern[:, :height]
+    fitted = fit(RandomConv(features=128, patch=5), textured(40, size=40))
+    inside, moved, cut = fitted.transform(chips)
+    np.testing.assert_allclose(moved, inside, rtol=1e-4)
+    assert np.abs(cut - inside).max() > 1e-3
+
+
+@pytest.mark.parametrize("patches", [SampledPatches(), GaussianPatches()])
+def test_seed_decides(patches):
+    images = textured(20)
+    encoder = RandomConv(features=32, patch=(3, 5), patches=patches)
+    first = fit(encoder, images, seed=1).transform(images)
+    assert first.shape == (20, 32)
+    np.testing.assert_array_equal(fit(encoder, images, seed=1).transform(images), first)
+    assert np.abs(fit(encoder, images, seed=2).transform(images) - first).max() > 1e-3
+
+
+def test_units_of_the_data_do_not_matter():
+    images = textured(30)
+    other = images * np.array([1e-4, 10, 3], np.float32)[:, None, None] + 2
+    a = fit(RandomConv(features=64), images).transform(images)
+    b = fit(RandomConv(features=64), other).transform(other)
+    np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3)
+
+
+def test_stride_keeps_the_meaning():
+    images = textured(40, size=64)
+    whole = fit(RandomConv(features=64), images).transform(images)
+    step = fit(RandomConv(features=64, stride=2), images).transform(images)
+    np.testing.assert_allclose(step.mean(axis=0), whole.mean(axis=0), rtol=0.05)
+
+
+def bright_blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chips with 0 to 12 small houses; brightness of each chip varies and tells nothing.
+
+    Each house is a bright pixel beside a dark one, so that it leaves the band means as they are.
+    """
+    rng = np.random.default_rng(seed)
+    chips = textured(n, size=32, seed=seed + 1) + rng.normal(0, 20, size=(n, 3, 1, 1))
+    count = rng.integers(0, 13, size=n)
+    for chip, houses in zip(chips, count, strict=True):
+        rows, columns = rng.integers(0, 32, houses), rng.integers(0, 31, houses)
+        chip[:, rows, columns] += 40
+        chip[:, rows, columns + 1] -= 40
+    return chips.astype(np.float32), count.astype(float)
+
+
+def held_out_r2(encoder, train, test) -> float:
+    fitted = fit(encoder, train[0])
+    scale = StandardScaler().fit(fitted.transform(train[0]))
+    x, z = (scale.transform(fitted.transform(c)) for c in (train[0], test[0]))
+    model = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit(x, train[1])
+    return float(model.score(z, test[1]))
+
+
+def test_features_predict_a_density_that_band_means_cannot():
+    train, test = bright_blobs(600, 0), bright_blobs(300, 100)
+    means = held_out_r2(SpectralMeans(), train, test)
+    sampled = held_out_r2(RandomConv(features=256), train, test)
+    gaussian = held_out_r2(RandomConv(features=256, patches=GaussianPatches()), train, test)
+    assert means < 0.1
+    assert sampled > 0.8
+    assert sampled > gaussian - 0.02
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": 511},
+        {"features": 2, "patch": (3, 5)},
+        {"patch": 0},
+        {"patch": ()},
+        {"bias": -1.0},
+        {"bias": float("nan")},
+        {"stride": 0},
+    ],
+)
+def test_meaningless_settings_are_refused(wrong):
+    with pytest.raises(EncoderError):
+        RandomConv(**wrong)
+
+
+def test_band_means_are_masked_means():
+    images = textured(5)
+    images[0, :, 10:] = np.nan
+    means = fit(SpectralMeans(), images).transform(images)
+    np.testing.assert_allclose(means, np.nanmean(images, axis=(2, 3)), rtol=1e-5)
