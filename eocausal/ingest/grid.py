@@ -53,7 +53,9 @@ def parse_crs(value: Any) -> Any:
         If PROJ does not know it.
     """
     try:
-        return _known_crs(value) if isinstance(value, str) else pyproj.CRS.from_user_input(value)
+        return (
+            _known_crs(str(value)) if isinstance(value, str) else pyproj.CRS.from_user_input(value)
+        )
     except pyproj.exceptions.CRSError as error:
         raise CRSError(
             f"{value!r} is not a coordinate reference system.",
