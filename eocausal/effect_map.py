@@ -81,7 +81,7 @@ class EffectMap:
         supported_only
             Leave out neighborhoods outside the area of applicability.
         """
-        use = self.table["estimate"].notna().to_numpy()
+        use = self.table["estimate"].notna().to_numpy(copy=True)
         if supported_only:
             use &= (self.table["status"] != Status.EXTRAPOLATED).to_numpy()
         if self.covariance is None or not use.any():
@@ -189,9 +189,9 @@ def _map_crs(table: gpd.GeoDataFrame) -> Any:
 
 def _write_cog(table: gpd.GeoDataFrame, path: Path, resolution: float | None) -> None:
     import rasterio
+    from affine import Affine
     from rasterio.features import rasterize
     from rasterio.shutil import copy as copy_raster
-    from rasterio.transform import from_origin
 
     metric = table.to_crs(_map_crs(table))
     if not (metric.geometry.area > 0).any():
@@ -211,7 +211,7 @@ def _write_cog(table: gpd.GeoDataFrame, path: Path, resolution: float | None) ->
             cause=f"The resolution of {resolution:.0f} m is too fine for this extent.",
             next_step="Pass a coarser resolution=...",
         )
-    transform = from_origin(low_x, high_y, resolution, resolution)
+    transform = Affine(resolution, 0.0, low_x, 0.0, -resolution, high_y)
     row = rasterize(
         ((geometry, i + 1) for i, geometry in enumerate(metric.geometry)),
         out_shape=(height, width), transform=transform, fill=0, dtype="int32",

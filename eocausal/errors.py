@@ -256,7 +256,5 @@ class StudyError(EocausalError):
         return (_rebuild_study, (self.fact, self.cause, self.next_step, self.problems))
 
 
-def _rebuild_study(
-    fact: str, cause: str, next_step: str, problems: tuple[str, ...]
-) -> StudyError:
+def _rebuild_study(fact: str, cause: str, next_step: str, problems: tuple[str, ...]) -> StudyError:
     return StudyError(fact, cause=cause, next_step=next_step, problems=problems)
