@@ -39,15 +39,16 @@ class EffectMap:
         status is ``extrapolated``.
     level
         Level of the intervals.
-    covariance
-        (m, m) covariance of the estimates, for averages over regions, or None.
+    root
+        (m, r) root of the covariance of the estimates (covariance = root @ root.T), for averages
+        over regions, or None.
     meta
         What the map was made from.
     """
 
     table: gpd.GeoDataFrame
     level: float = 0.95
-    covariance: NDArray[np.float64] | None = None
+    root: NDArray[np.float64] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,7 +85,7 @@ class EffectMap:
         use = self.table["estimate"].notna().to_numpy(copy=True)
         if supported_only:
             use &= (self.table["status"] != Status.EXTRAPOLATED).to_numpy()
-        if self.covariance is None or not use.any():
+        if self.root is None or not use.any():
             raise EstimationError(
                 "The map cannot be averaged.",
                 cause="It has no covariance between neighborhoods, or none is left.",
@@ -94,7 +95,7 @@ class EffectMap:
         share = np.where(use, raw, 0.0)
         share = share / share.sum()
         estimate = float(share[use] @ self.table["estimate"].to_numpy(float)[use])
-        error = math.sqrt(float(share[use] @ self.covariance[np.ix_(use, use)] @ share[use]))
+        error = float(np.linalg.norm(share[use] @ self.root[use]))
         z = _normal_quantile(0.5 + self.level / 2)
         return {
             "estimand": "average effect over mapped neighborhoods",

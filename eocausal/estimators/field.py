@@ -52,10 +52,10 @@ class FieldPosterior:
         variance = np.einsum("ij,jk,ik->i", x, self.covariance, x, optimize=True)
         return x @ self.mean, np.sqrt(np.maximum(variance, 0.0))
 
-    def covariance_at(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the (m, m) posterior covariance of α + φ'β."""
-        x = _design(phi)
-        return np.asarray(x @ self.covariance @ x.T)
+    def root_at(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (m, 1 + k) R with R R' the posterior covariance of α + φ'β."""
+        value, vector = np.linalg.eigh(self.covariance)
+        return np.asarray(_design(phi) @ (vector * np.sqrt(np.maximum(value, 0.0))))
 
 
 def _design(phi: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -313,19 +313,19 @@ def _component(
 
 def predict_components(
     components: Sequence[Component], z: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean (m,), sd (m,) and covariance (m, m) of the averaged components.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean (m,) and a root (m, r) of the covariance of the averaged components.
 
     The average's variance is at most the components' mean variance (attained if they were
-    perfectly correlated), which is what is returned.
+    perfectly correlated), which is what the root gives: covariance = root @ root.T.
     """
     mean = np.zeros(len(z))
-    covariance = np.zeros((len(z), len(z)))
+    roots = []
     for item in components:
         phi = item.basis(z)
         mean += item.posterior.predict(phi)[0] / len(components)
-        covariance += item.posterior.covariance_at(phi) / len(components)
-    return mean, np.sqrt(np.maximum(np.diag(covariance), 0.0)), covariance
+        roots.append(item.posterior.root_at(phi) / np.sqrt(len(components)))
+    return mean, np.concatenate(roots, axis=1)
 
 
 def _default_folds(trial: Trial) -> FoldRule:
@@ -453,7 +453,8 @@ class FittedEffects:
     def predict(self, features: pd.DataFrame | xr.DataArray) -> tuple[pd.Series, pd.Series]:
         """Return mean and sd of the effect for places, by neighborhood."""
         frame = feature_frame(features)
-        mean, sd, _ = predict_components(self.components, frame.to_numpy())
+        mean, root = predict_components(self.components, frame.to_numpy())
+        sd = np.sqrt((root**2).sum(axis=1))
         return pd.Series(mean, frame.index), pd.Series(sd, frame.index)
 
     def describe(self) -> dict[str, Any]:

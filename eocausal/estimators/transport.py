@@ -125,7 +125,8 @@ def transport(
     check_same_neighborhoods(frame.index, neighborhoods.index, what="neighborhoods", of="features")
     frame = frame.loc[[i for i in neighborhoods.index if i in frame.index]]
     z = frame.to_numpy()
-    mean, sd, covariance = predict_components(fitted.components, z)
+    mean, root = predict_components(fitted.components, z)
+    sd = np.sqrt((root**2).sum(axis=1))
     support = area_of_applicability(
         fitted.support(fitted.data.z), _place_folds(fitted), fitted.support(z)
     )
@@ -156,8 +157,8 @@ def transport(
     status[at] = np.where(support.inside, str(Status.OK), str(Status.EXTRAPOLATED))
     table["status"] = status
     table["in_trial"] = table.index.isin(fitted.data.labels)
-    whole = np.full((len(table), len(table)), np.nan)
-    whole[np.ix_(at, at)] = covariance
+    whole = np.full((len(table), root.shape[1]), np.nan)
+    whole[at] = root
     meta = {**fitted.describe(), "threshold": support.threshold}
     return EffectMap(table, fitted.learner.level, whole, meta)
 
