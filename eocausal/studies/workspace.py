@@ -36,6 +36,11 @@ class Workspace:
         The run folder.
     workers
         Threads for reading images; the results do not depend on it.
+
+    Attributes
+    ----------
+    hashes
+        Hash of every group of input files and of every output so far.
     """
 
     def __init__(self, file: StudyFile, folder: Path, workers: int) -> None:
@@ -43,6 +48,7 @@ class Workspace:
         self.study = file.study
         self.folder = folder
         self.workers = workers
+        self.hashes: dict[str, str] = {}
 
     @cached_property
     def trial(self) -> Trial:

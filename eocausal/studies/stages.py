@@ -1,0 +1,348 @@
+"""The stages of a run: what each depends on, and what it leaves.
+
+A stage reads what earlier ones left in the run folder, never their memory, so that a run that
+was killed goes on with the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from eocausal.effects import EffectEstimate
+from eocausal.folds import GroupFolds, RandomFolds
+from eocausal.provenance import FailureLedger, atomic_path, write_json
+from eocausal.studies.decisions import encoder_of, resampling_of, variances_of
+from eocausal.studies.records import plain_records, write_estimates
+from eocausal.studies.schema import CheckChoice, Study
+from eocausal.studies.workspace import Workspace, refuse_late_scenes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from eocausal.checks.base import CheckResult
+    from eocausal.effect_map import EffectMap
+    from eocausal.estimators.ranking import Target
+
+__all__ = ["OUTPUTS", "Progress", "Stage", "resolved", "stages_of"]
+
+Progress = Callable[[int, int], None]
+
+OUTPUTS = (
+    "study.yaml", "cube.zarr", "embedding.zarr", "effects.parquet", "effects.gpkg", "effects.tif",
+    "estimates.json", "estimates.csv", "checks.json", "figures", "report.html",
+    "failures.parquet",
+)  # fmt: skip
+
+WHY_GROUPED = (
+    "Units that share an image or a cluster are kept in one fold, so that the model cannot "
+    "recognise a place it has seen."
+)
+WHY_NOT_RANDOM = (
+    "Units of one place are in several folds: the model recognises the place and recalls its arm. "
+    "Shown for comparison only."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage.
+
+    Attributes
+    ----------
+    name
+        Id in ``.stages``.
+    title
+        What it does, for the progress display.
+    parameters
+        The part of the study that it depends on.
+    needs
+        Groups of input files and names of stages that it depends on.
+    work
+        Does it and returns the names of its outputs within the run folder.
+    """
+
+    name: str
+    title: str
+    parameters: Callable[[Study], Any]
+    needs: tuple[str, ...]
+    work: Callable[[Workspace, Progress], list[str]]
+
+
+def check_inputs(space: Workspace, progress: Progress) -> list[str]:
+    """Read every table and header, and refuse leaks, before anything costly is done."""
+    from eocausal.checks.leakage import refuse_leaks
+
+    trial, estimate = space.trial, space.study.estimate
+    raw = space.tables.raw
+    trial.assignment(raw)
+    refuse_leaks(raw, trial, estimate.covariates, alpha=leakage_alpha(space.study))
+    refuse_late_scenes(space.scenes, space.study.data.imagery.periods, trial)
+    notes = {"notes": list(space.tables.notes), "scenes": len(space.scenes)}
+    return [space.keep("inputs.json", notes), space.keep_ledger("inputs", space.tables.ledger)]
+
+
+def leakage_alpha(study: Study) -> float:
+    """Return the level of the leak check."""
+    chosen = next((c.leakage for c in study.checks if c.leakage is not None), None)
+    return chosen.alpha if chosen is not None else 1e-6
+
+
+def build(space: Workspace, progress: Progress) -> list[str]:
+    """Cut the chips."""
+    from eocausal.ingest.cube import build_cube
+
+    image = space.study.data.imagery
+    scenes = space.scenes
+    ledger = FailureLedger(list(space.scan_ledger.rows))
+    try:
+        build_cube(
+            space.tables.places, scenes, bands=image.bands, resolution=image.resolution,
+            size=image.size, periods=image.periods, crs=image.crs,
+            resampling=resampling_of(image.resampling), mask_band=image.mask_band,
+            max_failed=image.max_failed, ledger=ledger, progress=progress,
+            workers=space.workers, units=image.units, out=space.folder / "cube.zarr",
+        )  # fmt: skip
+    finally:
+        failures = space.keep_ledger("cube", ledger)
+        ledger.write(space.folder / "failures.parquet")
+    return ["cube.zarr", failures]
+
+
+def embed(space: Workspace, progress: Progress) -> list[str]:
+    """Turn chips into features."""
+    from eocausal.checks.leakage import refuse_embedding_leak
+    from eocausal.encoders.base import encode
+
+    encoder = encoder_of(space.study.data.encoder, space.file.root)
+    embedding = encode(
+        space.cube, encoder, seed=space.study.seed, progress=progress,
+        out=space.folder / "embedding.zarr",
+    )  # fmt: skip
+    refuse_embedding_leak(embedding, space.trial)
+    return ["embedding.zarr"]
+
+
+def average(space: Workspace, progress: Progress) -> list[str]:
+    """Estimate the average effect from the tables alone."""
+    from eocausal.estimators.randomized import difference_in_means, lin_adjusted, outcome_of
+    from eocausal.studies.power import minimum_detectable_effect
+
+    tables, trial, spec = space.tables, space.trial, space.study.estimate
+    first, *others = variances_of(space.study)
+    records: list[dict[str, Any]] = []
+    estimates = [difference_in_means(tables.units, trial, spec.outcome, vcov=first)]
+    if "lin" in spec.methods:
+        covariates = list(tables.covariates)
+        estimates.append(lin_adjusted(tables.units, trial, spec.outcome, covariates, vcov=first))
+    for item in estimates:
+        records += _under_all(item, others, spec.level)
+    records[0]["primary"] = True
+    power = minimum_detectable_effect(
+        trial.assignment(tables.units), outcome_of(tables.units, spec.outcome), level=spec.level
+    )
+    return [space.keep("average.json", plain_records([*records, power.record()]))]
+
+
+def _under_all(estimate: EffectEstimate, others: list[Any], level: float) -> list[dict[str, Any]]:
+    """Return the records of an estimate under its own and other variances."""
+    each = [estimate, *(estimate.with_vcov(rule) for rule in others)]
+    return [replace(e, level=level).record() for e in each]
+
+
+def effects(space: Workspace, progress: Progress) -> list[str]:
+    """Learn how the effect varies with the image, and carry it to every neighborhood."""
+    from eocausal.estimators.transport import transport
+
+    tables, spec = space.tables, space.study.estimate
+    fitted = space.learner.fit(
+        space.trial, tables.units, space.embedding,
+        outcome=spec.outcome, covariates=tables.covariates,
+    )  # fmt: skip
+    progress(1, 2)
+    first, *others = variances_of(space.study)
+    records: list[dict[str, Any]] = []
+    if "aipw" in spec.methods:
+        records += _under_all(fitted.average(first), others, spec.level)
+    learned = {k: float(v) for k, v in fitted.describe().items()}
+    if spec.map is None:
+        return [space.keep("effects.json", {"records": plain_records(records), "learned": learned})]
+    effect_map = transport(fitted, space.embedding, tables.places)
+    records.append(effect_map.average())
+    records.append({
+        **effect_map.average(supported_only=True),
+        "estimand": "average effect over mapped neighborhoods that are like the trial's",
+    })  # fmt: skip
+    written = _write_map(effect_map, space, spec.map.resolution)
+    kept = {"records": plain_records(records), "learned": learned, "map": effect_map.summary()}
+    return [*written, space.keep("effects.json", kept)]
+
+
+def _write_map(effect_map: EffectMap, space: Workspace, resolution: float | None) -> list[str]:
+    """Write the map's files; places that are points make no raster."""
+    import shapely
+
+    names = ["effects.parquet", "effects.gpkg"]
+    for name in names:
+        effect_map.write(space.folder / name)
+    if (shapely.area(effect_map.table.geometry.to_numpy()) > 0).any():
+        effect_map.write(space.folder / "effects.tif", resolution=resolution)
+        names.append("effects.tif")
+    return names
+
+
+def rank(space: Workspace, progress: Progress) -> list[str]:
+    """Ask whether images tell the arms apart, and whether they tell who gains more."""
+    from eocausal.estimators.propensity import treatment_auc
+    from eocausal.estimators.ranking import AUTOC, Qini, rate_over_splits
+
+    tables, spec, seed = space.tables, space.study.estimate, space.study.seed
+    section = spec.heterogeneity
+    assert section is not None
+    grouped = GroupFolds(tables.group, section.folds)
+    records, rows = [], []
+    for folds, used, why in (
+        (grouped, True, WHY_GROUPED),
+        (RandomFolds(section.folds), False, WHY_NOT_RANDOM),
+    ):
+        auc = treatment_auc(space.trial, tables.units, space.embedding, folds, seed=seed)
+        records.append({**auc.record(), "used": used})
+        label = f"grouped by {tables.group}" if used else "random"
+        rows.append({"folds": label, "auc": auc.auc, "ci_low": auc.ci_low,
+                     "ci_high": auc.ci_high, "used": used, "why": why})  # fmt: skip
+    targets: dict[str, Target] = {"autoc": AUTOC(), "qini": Qini()}
+    rates = rate_over_splits(
+        space.trial, tables.units, space.embedding, outcome=spec.outcome,
+        covariates=tables.covariates, learner=space.learner, splits=section.splits, seed=seed,
+        targets=[targets[name] for name in section.targets], progress=progress,
+    )  # fmt: skip
+    kept = {
+        "records": plain_records([*rates.records(), *records]),
+        "auc": rows,
+        "splits": rates.to_frame().to_dict("records"),
+        "summary": rates.summary(),
+    }
+    return [space.keep("ranking.json", kept)]
+
+
+def run_checks(space: Workspace, progress: Progress) -> list[str]:
+    """Run the checks that the study asks for; leakage is always among them."""
+    chosen = list(space.study.checks)
+    if not any(c.name == "leakage" for c in chosen):
+        chosen.insert(0, CheckChoice.model_validate("leakage"))
+    results = []
+    for i, choice in enumerate(chosen):
+        results.append(_check(choice, space))
+        progress(i + 1, len(chosen))
+    table = [{**r.record(), "table": _rows(r.table)} for r in results]
+    write_json(space.folder / "checks.json", table)
+    return ["checks.json"]
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = table if table.index.nlevels == 1 and not table.index.name else table.reset_index()
+    return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
+
+
+def _check(choice: CheckChoice, space: Workspace) -> CheckResult:
+    from eocausal.checks.leakage import Leakage, TrialData
+
+    subject = TrialData(
+        space.tables.raw, space.trial, space.study.estimate.covariates,
+        str(space.embedding.attrs["last_image_date"]),
+    )  # fmt: skip
+    if choice.balance is not None:
+        from eocausal.checks.balance import Balance
+
+        return Balance(draws=choice.balance.draws, seed=space.study.seed).run(subject)
+    if choice.attrition is not None:
+        from eocausal.checks.overlap import Attrition
+
+        return Attrition().run(subject)
+    return Leakage(leakage_alpha(space.study)).run(subject)
+
+
+def collect(space: Workspace, progress: Progress) -> list[str]:
+    """Put the results where users look for them."""
+    import yaml
+
+    records = [
+        *space.kept("average.json"),
+        *space.kept("effects.json", {}).get("records", []),
+        *space.kept("ranking.json", {}).get("records", []),
+    ]
+    write_estimates(space.folder, records)
+    ledger = FailureLedger()
+    for stage in ("inputs", "cube"):
+        ledger.rows += FailureLedger.read(space.part(f"{stage}.failures.parquet")).rows
+    ledger.write(space.folder / "failures.parquet")
+    with atomic_path(space.folder / "study.yaml") as temporary:
+        text = yaml.safe_dump(resolved(space.study), sort_keys=False, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
+    return ["estimates.json", "estimates.csv", "failures.parquet", "study.yaml"]
+
+
+def resolved(study: Study) -> dict[str, Any]:
+    """Return a study as plain values with every default written out; it reads back as equal."""
+    plain = study.model_dump(mode="json", exclude_none=True)
+    for name in ("heterogeneity", "map"):
+        plain["estimate"].setdefault(name, False)
+    return plain
+
+
+def _scope(*parts: str) -> Callable[[Study], Any]:
+    """Return a function that picks parts of a study, as ``section.key``, but never its root."""
+
+    def pick(study: Study) -> Any:
+        plain = resolved(study)
+        plain["data"].pop("root")
+        found = {}
+        for part in parts:
+            value: Any = plain
+            for key in part.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+            found[part] = value
+        return found
+
+    return pick
+
+
+_TABLES = (
+    "data.units", "data.neighborhoods", "design", "estimate.outcome", "estimate.covariates",
+    "estimate.missing_covariates", "estimate.missing_outcome", "estimate.average",
+    "estimate.vcov", "estimate.level",
+)  # fmt: skip
+_LEARNED = (*_TABLES, "estimate.heterogeneity", "estimate.map", "seed")
+
+
+def stages_of(study: Study) -> list[Stage]:
+    """Return the stages of a study in the order they run."""
+    from eocausal.studies.reporting import report
+
+    tables = ("units", "neighborhoods", "inputs")
+    stages = [
+        Stage("inputs", "Check inputs", _scope("data", "design", "estimate", "checks"),
+              ("units", "neighborhoods", "imagery"), check_inputs),
+        Stage("cube", "Cut chips", _scope("data.imagery", "data.neighborhoods", "data.units"),
+              ("units", "neighborhoods", "imagery", "inputs"), build),
+        Stage("embedding", "Encode chips", _scope("data.encoder", "seed", "design.trial.start"),
+              ("cube", "encoder"), embed),
+        Stage("average", "Average effect", _scope(*_TABLES), tables, average),
+    ]  # fmt: skip
+    if study.estimate.heterogeneity is not None:
+        stages += [
+            Stage(
+                "effects", "Effects by place", _scope(*_LEARNED), (*tables, "embedding"), effects
+            ),
+            Stage("ranking", "Who gains more", _scope(*_LEARNED), (*tables, "embedding"), rank),
+        ]
+    stages.append(
+        Stage("checks", "Checks", _scope("checks", *_TABLES, "seed"),
+              (*tables, "embedding"), run_checks)
+    )  # fmt: skip
+    before = tuple(s.name for s in stages)
+    stages.append(Stage("results", "Collect results", resolved, before, collect))
+    truth = ("truth",) if study.report.truth is not None else ()
+    stages.append(Stage("report", "Report", resolved, (*before, "results", *truth), report))
+    return stages
