@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.stats import chi2, rankdata
 
 from eocausal.checks import leakage_pairs as pairs
 from eocausal.checks import leakage_rules as rules
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 ALPHA = 1e-6
+FEW_CLUSTER_CHANCE = 1e-3
 
 SINGLE_RULES = (
     rules.arms_equal,
@@ -51,6 +52,8 @@ SINGLE_RULES = (
     rules.pure_values,
     rules.separated,
 )
+CLOSE = math.log(20)
+VALUE_GROUPS = 20
 PAIR_RULES = (pairs.cells, pairs.lines, pairs.neighbors)
 
 
@@ -145,16 +148,25 @@ def covariate_leaks(
     draw = Draw.of(units, trial)
     columns = [Column.of(units[name], name) for name in names]
     p = len(columns)
-    limit = math.log(alpha) - math.log(max(len(SINGLE_RULES) * p + len(PAIR_RULES) * p**2, 1))
-
-    found = {c.name: leak for c in columns if (leak := _alone(c, draw, limit)) is not None}
+    if p == 0:
+        return []
+    limit = math.log(alpha / 2)
+    found = {
+        c.name: leak
+        for c in columns
+        if (leak := _alone(c, draw, limit - math.log(len(SINGLE_RULES) * p))) is not None
+    }
     rest = [c for c in columns if c.name not in found]
-    found |= _in_pairs(rest, draw, limit)
+    found |= _in_pairs(rest, draw, limit - math.log(len(PAIR_RULES) * p**2))
     return [found[name] for name in names if name in found]
 
 
 def _counts(pattern: Pattern, limit: float) -> bool:
-    return pattern.certain or pattern.log_chance < limit
+    return (
+        pattern.certain
+        or pattern.log_chance < limit
+        or (pattern.throughout and pattern.log_chance < math.log(FEW_CLUSTER_CHANCE))
+    )
 
 
 def _p_value(pattern: Pattern) -> float:
@@ -176,15 +188,15 @@ def _in_pairs(columns: list[Column], draw: Draw, limit: float) -> dict[str, Leak
     hits = [
         hit for rule in PAIR_RULES for hit in rule(columns, draw) if _counts(hit.pattern, limit)
     ]
-    strength = {i: _association(columns[i], draw) for hit in hits for i in (hit.x, hit.z)}
+    evidence = {i: _evidence(columns[i], draw) for hit in hits for i in (hit.x, hit.z)}
 
     def order(hit: pairs.PairPattern) -> tuple[float, int, bool, float]:
-        named = _named(hit, strength)
-        return (-strength[named], named, hit.x != named, hit.pattern.log_chance)
+        named = _named(hit, evidence)
+        return (-evidence[named], named, hit.x != named, hit.pattern.log_chance)
 
     found: dict[str, Leak] = {}
     for hit in sorted(hits, key=order):
-        named = _named(hit, strength)
+        named = _named(hit, evidence)
         other = hit.z if named == hit.x else hit.x
         if columns[named].name in found or columns[other].name in found:
             continue
@@ -197,26 +209,33 @@ def _in_pairs(columns: list[Column], draw: Draw, limit: float) -> dict[str, Leak
     return found
 
 
-def _named(hit: pairs.PairPattern, strength: dict[int, float]) -> int:
-    return hit.x if strength[hit.x] >= strength[hit.z] else hit.z
+def _named(hit: pairs.PairPattern, evidence: dict[int, float]) -> int:
+    """Return the column of a pair more associated with the arm; if close, the later one."""
+    if abs(evidence[hit.x] - evidence[hit.z]) < CLOSE:
+        return max(hit.x, hit.z)
+    return hit.x if evidence[hit.x] > evidence[hit.z] else hit.z
 
 
-def _association(column: Column, draw: Draw) -> float:
-    """Largest share of the arm's variance told by the column's rank, its spread or its values."""
+def _evidence(column: Column, draw: Draw) -> float:
+    """Minus log p of no association of the arm with the column's rank, spread or values."""
     seen = column.present
     arm = draw.treated[seen].astype(float)
     if arm.size < 2 or arm.std() == 0:
         return 0.0
-    if column.number is None:
-        size = np.bincount(column.code[seen])
-        mean = np.bincount(column.code[seen], arm) / np.maximum(size, 1)
-        told = float(size @ (mean - arm.mean()) ** 2) / (arm.size * arm.var())
-        return told - (len(column.values) - 1) / arm.size
-    number = column.number[seen]
-    scores = [rankdata(number), rankdata(np.abs(number - np.median(number)))]
-    return max(
-        float(np.corrcoef(score, arm)[0, 1] ** 2) if score.std() > 0 else 0.0 for score in scores
-    )
+    group = column.code[seen]
+    tests = []
+    if column.number is not None:
+        number = column.number[seen]
+        for score in (rankdata(number), rankdata(np.abs(number - np.median(number)))):
+            if score.std() > 0:
+                tests.append((arm.size * np.corrcoef(score, arm)[0, 1] ** 2, 1))
+        if len(column.values) > VALUE_GROUPS:
+            group = np.asarray(rankdata(number) * VALUE_GROUPS / (arm.size + 1), dtype=np.int64)
+    size = np.bincount(group)
+    mean = np.bincount(group, arm) / np.maximum(size, 1)
+    if (groups := int((size > 0).sum())) > 1:
+        tests.append((size @ (mean - arm.mean()) ** 2 / arm.var(), groups - 1))
+    return max((-float(chi2.logsf(value, df)) for value, df in tests), default=0.0)
 
 
 def refuse_leaks(

@@ -40,6 +40,8 @@ BLOCK = 6
 FOUND_SHARE = 0.9
 FEW_CLUSTER_CHANCE = 0.01
 MIN_DISTINCT = 10
+DRAWS = 5
+MAX_WORK = 150_000
 NAMES = ("control", "treated")
 
 
@@ -70,14 +72,14 @@ def cells(columns: Sequence[Column], draw: Draw) -> Iterator[PairPattern]:
         for constant in (0, 1):
             mine = cell[starts] % 2 == constant
             fixed = (last[mine] <= first[mine]).all(axis=0)
-            for i in np.flatnonzero(fixed):
+            for i in np.flatnonzero(fixed).tolist():
                 if i == j or not columns[i].varies:
                     continue
                 at = np.full(len(z.values), -1, dtype=np.int64)
                 at[cell[starts][mine] // 2] = last[mine, i]
                 pattern = _cell_pattern(columns[i], z, draw, at, constant)
                 if pattern is not None:
-                    yield PairPattern(int(i), j, pattern)
+                    yield PairPattern(i, j, pattern)
 
 
 def _cell_pattern(
@@ -103,7 +105,7 @@ def _cell_pattern(
         f"takes one value for every {NAMES[constant]} unit and another for {int(off.sum()):,} "
         f"{NAMES[1 - constant]} units with the same {z.name}"
     )
-    return Pattern(how, chance)
+    return Pattern(how, chance, throughout=draw.throughout(off, x.code))
 
 
 def lines(columns: Sequence[Column], draw: Draw) -> Iterator[PairPattern]:
@@ -154,8 +156,7 @@ def _line_pattern(x: Column, z: Column, draw: Draw, constant: int) -> Pattern | 
     off = seen & ~on
     if not off.any():
         return None
-    n = int(seen.sum())
-    chance = draw.log_chance(off) + math.log(2) + 2 * math.log(n)
+    chance = draw.log_chance(off) + _log_lines(z, draw, seen, mine)
     certain = False
     theirs = seen & (draw.treated != constant)
     distinct = min(np.unique(z.code[rows]).size for rows in (mine, theirs))
@@ -167,7 +168,20 @@ def _line_pattern(x: Column, z: Column, draw: Draw, constant: int) -> Pattern | 
         how = f"is one linear function of {z.name} for treated and another for control units"
         whole = draw.log_chance(seen) + math.log(2)
         chance, certain = min(chance, whole), whole < math.log(FEW_CLUSTER_CHANCE)
-    return Pattern(how, chance, certain)
+    return Pattern(how, chance, certain, draw.throughout(off, x.code))
+
+
+def _log_lines(z: Column, draw: Draw, seen: NDArray[np.bool_], mine: NDArray[np.bool_]) -> float:
+    """Log of how many lines can hold a whole arm: few if each unit of assignment fixes its line."""
+    code = z.code[mine]
+    low = np.full(draw.n_units, len(z.values))
+    high = np.full(draw.n_units, -1)
+    np.minimum.at(low, draw.unit[mine], code)
+    np.maximum.at(high, draw.unit[mine], code)
+    reached = high >= 0
+    if (low[reached] < high[reached]).all():
+        return draw.log_values(seen)
+    return math.log(2) + 2 * math.log(int(seen.sum()))
 
 
 def _on_line(
@@ -176,55 +190,78 @@ def _on_line(
     """Which units lie on the line through the two units of ``rows`` that z sets farthest apart."""
     inside = np.flatnonzero(rows)
     low, high = inside[np.argmin(z[inside])], inside[np.argmax(z[inside])]
-    slope = (x[high] - x[low]) / (z[high] - z[low])
-    fit = x[low] + slope * (z - z[low])
+    fit = x[low] + (z - z[low]) / (z[high] - z[low]) * (x[high] - x[low])
     tolerance = 1e-7 * (np.ptp(x[inside]) + np.finfo(float).eps * np.abs(x[inside]).max())
     return np.asarray(np.abs(x - fit) <= tolerance)
 
 
-def neighbors(columns: Sequence[Column], draw: Draw, *, rows: int = 3000) -> Iterator[PairPattern]:
+def neighbors(columns: Sequence[Column], draw: Draw) -> Iterator[PairPattern]:
     """Yield pairs in which x tells the arm among units with nearly the same z.
 
-    Parameters
-    ----------
-    rows
-        At most this many units of assignment are used, one row of each.
+    One row of each unit of assignment is drawn, so that rows are exchangeable; where a unit has
+    several, the drawing is repeated and the chance multiplied by the number of drawings. All rows
+    are used as well to see whether the pattern runs throughout the clusters.
     """
+    usable = [i for i, c in enumerate(columns) if c.varies and _scored(c) is not None]
+    if not usable:
+        return
+    scored = np.stack([_scored(columns[i]) for i in usable])  # type: ignore[misc]
     rng = np.random.default_rng(20_260_101)
-    order = rng.permutation(len(draw.treated))
-    one_each = order[np.unique(draw.unit[order], return_index=True)[1]]
-    rng.shuffle(one_each)
-    picked = one_each[:rows]
+    n = len(draw.treated)
+    n_draws = 1 if draw.n_units == n else DRAWS
+    for _ in range(n_draws):
+        order = rng.permutation(n)
+        picked = order[np.unique(draw.unit[order], return_index=True)[1]]
+        rng.shuffle(picked)
+        for a, j, found, total, luck in _neighbor_counts(columns, scored, draw, picked):
+            chance = float(stats.binom.logsf(found - 1, total, luck)) + math.log(n_draws)
+            if usable[a] != j:
+                yield _told(columns, usable[a], j, found, total, chance)
+    if n_draws > 1:
+        chance = draw.log_chance(np.ones(n, dtype=bool)) + math.log(2)
+        for a, j, found, total, _ in _neighbor_counts(columns, scored, draw, rng.permutation(n)):
+            x = columns[usable[a]]
+            if usable[a] != j and total >= 20 and draw.throughout(x.present, x.code):
+                yield _told(columns, usable[a], j, found, total, chance, throughout=True)
+
+
+def _told(
+    columns: Sequence[Column], x: int, z: int, found: int, total: int, chance: float,
+    *, throughout: bool = False,
+) -> PairPattern:  # fmt: skip
+    how = (
+        f"tells the arm among units with nearly the same {columns[z].name}, in {found:,} of "
+        f"{total:,} groups of {BLOCK} neighbors"
+    )
+    return PairPattern(x, z, Pattern(how, chance, throughout=throughout))
+
+
+def _neighbor_counts(
+    columns: Sequence[Column], scored: NDArray[np.float64], draw: Draw, picked: NDArray[np.int64]
+) -> Iterator[tuple[int, int, int, int, float]]:
+    """Yield (row of ``scored``, z, blocks told, blocks, chance per block) where most are told."""
+    picked = picked[: int(np.clip(MAX_WORK // max(len(columns), 1), 600, 3000))]
+    if picked.size < 2 * BLOCK:
+        return
     stratum = draw.stratum[draw.unit[picked]]
     if picked.size < 4 * BLOCK * (int(stratum.max()) + 1):
         stratum = np.zeros_like(stratum)
-    usable = [i for i, c in enumerate(columns) if c.varies and _scored(c) is not None]
-    scored = np.stack([_scored(columns[i])[picked] for i in usable], axis=0) if usable else None  # type: ignore[index]
-    if scored is None or picked.size < 2 * BLOCK:
-        return
     for j, z in enumerate(columns):
         if not z.varies:
             continue
-        key = z.number[picked] if z.number is not None else z.code[picked].astype(float)
-        key = np.where(z.present[picked], key, np.nan)
+        here = z.code[picked].astype(float) if z.number is None else z.number[picked]
+        key = np.where(z.present[picked], here, np.nan)
         sort = np.lexsort((key, stratum))
         sort = sort[np.isfinite(key[sort])]
         sort = sort[: sort.size // BLOCK * BLOCK]
         if sort.size < BLOCK:
             continue
-        success, informative, luck = _blocks(scored[:, sort], key[sort], draw.treated[picked][sort])
-        total, found = informative.sum(axis=1), success.sum(axis=1)
-        for a in np.flatnonzero((total > 0) & (found >= FOUND_SHARE * np.maximum(total, 1))):
-            i = usable[a]
-            if i == j:
-                continue
-            mean_luck = float(luck[informative[a]].mean())
-            chance = float(stats.binom.logsf(found[a] - 1, total[a], mean_luck))
-            how = (
-                f"tells the arm among units with nearly the same {z.name}, in {int(found[a]):,} "
-                f"of {int(total[a]):,} groups of {BLOCK} neighbors"
-            )
-            yield PairPattern(i, j, Pattern(how, chance))
+        told, informative, luck = _blocks(
+            scored[:, picked[sort]], key[sort], draw.treated[picked[sort]]
+        )
+        total, found = informative.sum(axis=1), told.sum(axis=1)
+        for a in np.flatnonzero((total > 0) & (found >= FOUND_SHARE * total)).tolist():
+            yield a, j, int(found[a]), int(total[a]), float(luck[informative[a]].mean())
 
 
 def _scored(column: Column) -> NDArray[np.float64] | None:
@@ -256,30 +293,33 @@ def _blocks(
     """
     p, n = x.shape
     block = x.reshape(p, n // BLOCK, BLOCK)
-    zc = z.reshape(-1, BLOCK) - z.reshape(-1, BLOCK).mean(axis=1, keepdims=True)
+    z = z.reshape(-1, BLOCK) / max(float(np.abs(z).max()), np.finfo(float).tiny)
+    zc = z - z.mean(axis=1, keepdims=True)
     norm = np.sqrt((zc**2).sum(axis=1, keepdims=True))
-    flat = norm <= 1e-12 * np.abs(z).max()
+    flat = norm <= 1e-12
     direction = np.where(flat, 0.0, zc / np.where(flat, 1.0, norm))
     residual = np.eye(BLOCK) - 1 / BLOCK - direction[:, :, None] * direction[:, None, :]
     size = treated.reshape(-1, BLOCK).sum(axis=1)
     mixed = (size > 0) & (size < BLOCK)
-    complete = np.isfinite(block).all(axis=2)
+    complete = np.asarray(np.isfinite(block).all(axis=2))
     filled = np.where(complete[:, :, None], block, 0.0)
     centred = filled - filled.mean(axis=2, keepdims=True)
-    rest = np.einsum("bij,pbj->pbi", residual, centred)
     scale = np.abs(centred).max(axis=2)
+    centred /= np.where(scale > 0, scale, 1.0)[:, :, None]
+    rest = np.einsum("bij,pbj->pbi", residual, centred)
     whole = np.abs(filled).max(axis=2)
-    informative = complete & mixed & (np.abs(rest).max(axis=2) > 1e-7 * scale)
+    informative = complete & mixed & (np.abs(rest).max(axis=2) > 1e-7)
     informative &= scale > 1e-12 * whole
 
     spread = np.einsum("li,bij,lj->bl", LABELINGS, residual, LABELINGS)
-    allowed = (LABEL_SIZES == size[:, None]) & (spread > 1e-9)
+    allowed = (size[:, None] == LABEL_SIZES) & (spread > 1e-9)
     explained = (rest @ LABELINGS.T) ** 2 / np.where(allowed, spread, np.inf)
-    truth = (LABELINGS[None] == treated.reshape(-1, 1, BLOCK)).all(axis=2)
+    arms = treated.reshape(-1, 1, BLOCK).astype(float)
+    truth = np.abs(LABELINGS[None] - arms).max(axis=2) == 0
     mine = np.where(truth & allowed, explained, 0.0).sum(axis=2)
     best = explained.max(axis=2)
     ties = (explained >= mine[:, :, None] * (1 - 1e-9)).sum(axis=2)
     alone = np.where(size == BLOCK // 2, 2, 1)
     success = informative & (mine >= best * (1 - 1e-9)) & (ties <= alone) & (mine > 0)
-    luck = np.where(mixed, alone / np.maximum((LABEL_SIZES == size[:, None]).sum(axis=1), 1), 1.0)
+    luck = np.where(mixed, alone / np.maximum((size[:, None] == LABEL_SIZES).sum(axis=1), 1), 1.0)
     return success, informative, luck

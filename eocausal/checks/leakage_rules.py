@@ -41,6 +41,9 @@ MIXED_SHARE = 0.9
 UNDECLARED_VALUES = 20
 """Most values that may tell the arm where no clean cluster rules out that they name groups."""
 
+THROUGHOUT_SHARE = 0.8
+"""Share of an arm's units of assignment that a pattern must reach to run through that arm."""
+
 ERROR_SHARE = 0.05
 """Share of an arm that may lie on the wrong side of a threshold that separates the arms."""
 
@@ -50,12 +53,15 @@ class Pattern:
     """A pattern, in words that continue the column's name, and the log of its chance.
 
     ``certain`` marks a pattern that is refused whatever its chance, because nothing could be
-    estimated with such a column.
+    estimated with such a column. ``throughout`` marks one that runs through nearly all units of
+    assignment of an arm although the column varies within them: with few clusters its chance
+    cannot be very small, but what names clusters does not vary within them.
     """
 
     how: str
     log_chance: float
     certain: bool = False
+    throughout: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +124,27 @@ class Draw:
         m1 = np.bincount(self.stratum[which], self.arm[which], minlength=n)
         return float(np.sum(_log_choose(size - m, ones - m1) - _log_choose(size, ones)))
 
+    def throughout(self, implied: NDArray[np.bool_], code: NDArray[np.int64]) -> bool:
+        """Whether these rows reach nearly all units of an arm, and codes vary within those."""
+        reached = np.unique(self.unit[implied])
+        if reached.size in (0, len(self.treated)):
+            return False
+        enough = [
+            (self.arm[reached] == arm).sum() >= THROUGHOUT_SHARE * (self.arm == arm).sum()
+            for arm in (False, True)
+        ]
+        low = np.full(self.n_units, np.iinfo(np.int64).max)
+        high = np.full(self.n_units, np.iinfo(np.int64).min)
+        np.minimum.at(low, self.unit, code)
+        np.maximum.at(high, self.unit, code)
+        return any(enough) and bool((low[reached] < high[reached]).mean() >= 0.5)
+
+    def log_values(self, seen: NDArray[np.bool_]) -> float:
+        """Log of how many values can be the only one of an arm in these rows, times two arms."""
+        arm = self.arm[np.unique(self.unit[seen])]
+        smaller = max(1, min(int(arm.sum()), int((~arm).sum())))
+        return math.log(2 * (len(arm) // smaller))
+
 
 def _strata(first: pd.DataFrame, trial: Trial) -> NDArray[np.int64]:
     """Stratum of each unit of assignment: its block, and its probability in at most ten bins."""
@@ -164,8 +191,8 @@ class Column:
         """Read a column of any type."""
         number = _numbers(values)
         if number is None:
-            code, kept = pd.factorize(values.astype("string"), sort=True)
-            return cls(name, np.asarray(code, np.int64), np.asarray(kept, object), None)
+            code, texts = pd.factorize(values.astype("string"), sort=True)
+            return cls(name, np.asarray(code, np.int64), np.asarray(texts, object), None)
         single = values.dtype == np.float32
         code, kept = _round_codes(number, 1e-6 if single else 1e-12)
         return cls(name, code, kept, number)
@@ -247,7 +274,8 @@ def missing_in_one_arm(column: Column, draw: Draw) -> Pattern | None:
         how = f"is missing for every {name} unit and for no other, so that it equals the arm"
         return Pattern(how, draw.log_chance(np.ones_like(gone)) + math.log(2), certain=True)
     how = f"is missing for {len(treated):,} units, all of them {name}"
-    return Pattern(how, draw.log_chance(gone) + math.log(2))
+    throughout = draw.throughout(gone, gone.astype(np.int64))
+    return Pattern(how, draw.log_chance(gone) + math.log(2), throughout=throughout)
 
 
 def one_sided(column: Column, draw: Draw) -> Pattern | None:
@@ -260,12 +288,13 @@ def one_sided(column: Column, draw: Draw) -> Pattern | None:
         if inside.size != 1:
             continue
         off = column.present & (column.code != inside[0])
-        log_chance = draw.log_chance(off) + math.log(2 * len(column.values))
+        log_chance = draw.log_chance(off) + draw.log_values(column.present)
         if best is None or log_chance < best.log_chance:
             best = Pattern(
                 f"is {column.shown(inside[0])} for every {name} unit, while {int(off.sum()):,} "
                 f"{other} units have other values",
                 log_chance,
+                throughout=draw.throughout(off, column.code),
             )
     return best
 
@@ -281,7 +310,8 @@ def pure_values(column: Column, draw: Draw) -> Pattern | None:
     if not ((ones == 0) | (ones == size)).all():
         return None
     how = f"tells the arm: each of its {k} values occurs in one arm only"
-    return Pattern(how, draw.log_chance(seen) + k * math.log(2))
+    chance = draw.log_chance(seen) + k * math.log(2)
+    return Pattern(how, chance, throughout=draw.throughout(seen, column.code))
 
 
 def separated(column: Column, draw: Draw) -> Pattern | None:
@@ -306,11 +336,13 @@ def separated(column: Column, draw: Draw) -> Pattern | None:
     wrong = seen & (((column.code > cut) == high) != draw.treated)
     erring = np.zeros(draw.n_units, dtype=bool)
     erring[draw.unit[wrong]] = True
-    chance = draw.log_chance(seen & ~erring[draw.unit])
-    chance += math.log(2 * k) + float(_log_choose(draw.n_units, int(erring.sum())))
+    right = seen & ~erring[draw.unit]
+    chance = draw.log_chance(right) + math.log(2)
+    if (r := int(erring.sum())) > 0 or not seen.all():
+        chance += math.log(min(k, draw.n_units)) + float(_log_choose(draw.n_units, r))
     middle = (column.values[cut] + column.values[cut + 1]) / 2
     how = (
         f"contains the arm: {'treated' if high else 'control'} units lie above {middle:.6g} and "
         f"the others below, with {int(wrong.sum()):,} exceptions"
     )
-    return Pattern(how, chance)
+    return Pattern(how, chance, throughout=draw.throughout(right, column.code))
