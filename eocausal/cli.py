@@ -1,0 +1,338 @@
+"""The command line; every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from eocausal import __version__
+from eocausal.errors import EocausalError, StudyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eocausal.studies.progress import Reporter
+    from eocausal.studies.run import RunResult
+
+__all__ = ["app", "main"]
+
+FAILED_CHECK = 3
+INTERRUPTED = 130
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="eocausal",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Satellite imagery in, causal effects per neighborhood out.",
+    epilog="Exit codes: 0 done; 1 unexpected; 2 something to correct; "
+    "3 done, but a check failed; 130 interrupted (rerun to resume).",
+)
+
+StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (YAML).")]
+TableArgument = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or Stata (.dta).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Threads for reading images.")]
+
+
+def _console(*, error: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False, soft_wrap=True)
+
+
+def _stop(error: EocausalError) -> NoReturn:
+    _console(error=True).print(str(error), style="red", markup=False)
+    raise typer.Exit(2) from error
+
+
+def _guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn typed errors into exit code 2 and an interruption into 130."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except EocausalError as error:
+            _stop(error)
+        except KeyboardInterrupt:
+            _console(error=True).print("Interrupted. Rerun the same command to resume.")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return wrapped
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"eocausal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@_guarded
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the study file.")] = "study.yaml",
+) -> None:
+    """Write a commented study to start from."""
+    from eocausal.studies.template import write_template
+
+    path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    write_template(path)
+    typer.echo(f"Wrote {path}. Edit it, then: eocausal validate {path}")
+
+
+@app.command()
+@_guarded
+def validate(study: StudyArgument, as_json: AsJson = False) -> None:
+    """Check a study, its files and columns; list every problem at once."""
+    from eocausal.studies.validate import validate_study
+
+    try:
+        found = validate_study(study)
+    except StudyError as error:
+        if as_json:
+            _print_json({"valid": False, "error": error.fact, "problems": list(error.problems)})
+            raise typer.Exit(2) from error
+        raise
+    if as_json:
+        _print_json({"valid": True, "facts": found.facts, "problems": []})
+        return
+    for fact in found.facts:
+        typer.echo(f"{fact}.")
+    typer.echo(f"{study} is valid.")
+
+
+@app.command()
+@_guarded
+def plan(study: StudyArgument, as_json: AsJson = False) -> None:
+    """Say what a run would read, how big it is, about how long, and what it could find."""
+    from eocausal.studies.plan import plan_study
+
+    result = plan_study(study)
+    if as_json:
+        _print_json(result.record())
+    else:
+        typer.echo(result.summary())
+
+
+@app.command()
+@_guarded
+def run(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("run"),
+    workers: Workers = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study; a second run does nothing, and one that was killed goes on where it was."""
+    from eocausal.studies.run import run_study
+
+    with _reporter() as reporter:
+        result = run_study(study, out, workers=workers, reporter=reporter)
+    _print_run(result, as_json=as_json)
+    _exit_by(result)
+
+
+@app.command()
+@_guarded
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the world and the run.")] = Path("demo"),
+    neighborhoods: Annotated[int, typer.Option(min=40, help="Places of the country.")] = 600,
+    trial: Annotated[int, typer.Option(min=20, help="Places of the trial.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
+    workers: Workers = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Render a simulated country, run its trial, and print estimates against the truth."""
+    from eocausal.simulate.world import WorldConfig
+    from eocausal.studies.demo import run_demo
+
+    config = WorldConfig(seed=seed, n_neighborhoods=neighborhoods, n_trial=trial)
+    with _reporter() as reporter:
+        result = run_demo(out, config, workers=workers, reporter=reporter)
+    if as_json:
+        _print_json(result.record())
+    else:
+        _print_run(result.run, as_json=False)
+        typer.echo("\nAgainst the truth\n" + result.summary())
+    _exit_by(result.run)
+
+
+@app.command()
+@_guarded
+def doctor(as_json: AsJson = False) -> None:
+    """Say whether this machine is ready: versions, formats, devices, disk."""
+    from dataclasses import asdict
+
+    from eocausal.studies.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([asdict(f) for f in findings])
+    else:
+        words = {True: ("ok", "green"), False: ("no", "red"), None: ("--", "yellow")}
+        console = _console()
+        for finding in findings:
+            word, style = words[finding.ok]
+            console.print(f"[{style}]{word}[/]  {finding.what:<12}", end=" ")
+            console.print(finding.detail, markup=False)
+    if any(f.ok is False for f in findings):
+        raise typer.Exit(2)
+
+
+@app.command("trial")
+@_guarded
+def trial_command(
+    table: TableArgument,
+    arm: Annotated[str, typer.Option(help="Column: 1 treated, 0 control.")],
+    outcome: Annotated[str, typer.Option(help="Column with the outcome.")],
+    cluster: Annotated[str | None, typer.Option(help="Column with what was assigned.")] = None,
+    block: Annotated[str | None, typer.Option(help="Column within which arms were drawn.")] = None,
+    prob: Annotated[
+        str | None, typer.Option(help="Probability of treatment: a number or a column.")
+    ] = None,
+    covariates: Annotated[str, typer.Option(help="Columns, separated by commas.")] = "",
+    vcov: Annotated[
+        list[str] | None,
+        typer.Option(help="hc2, clustered[:COLUMN] or conley:50km; may be repeated."),
+    ] = None,
+    lon: Annotated[str, typer.Option(help="Column in degrees, for conley.")] = "lon",
+    lat: Annotated[str, typer.Option(help="Column in degrees, for conley.")] = "lat",
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of intervals.")] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate a trial's average effect from a table."""
+    from eocausal.designs import Trial
+    from eocausal.studies.table_commands import parse_prob, parse_vcov, trial_table
+
+    design = Trial(arm, cluster=cluster, prob=parse_prob(prob), block=block)
+    names = tuple(part.strip() for part in covariates.split(",") if part.strip())
+    rules = [parse_vcov(text, cluster=cluster, lon=lon, lat=lat) for text in vcov or []]
+    answer = trial_table(table, design, outcome, covariates=names, vcov=rules, level=level)
+    _print_records(answer.records, as_json=as_json, notes=answer.notes)
+
+
+@app.command("rank")
+@_guarded
+def rank_command(
+    table: TableArgument,
+    score: Annotated[str, typer.Option(help="Column with doubly robust scores.")],
+    priority: Annotated[str, typer.Option(help="Column with the ranking, larger first.")],
+    cluster: Annotated[str | None, typer.Option(help="Column with clusters.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="autoc (default) or qini; may be repeated.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=50, help="Half-samples.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the half-samples.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a ranking finds those who gain more (RATE)."""
+    from eocausal.studies.table_commands import rank_table
+
+    answer = rank_table(
+        table, score=score, priority=priority, cluster=cluster, targets=target or ["autoc"],
+        repetitions=repetitions, seed=seed,
+    )  # fmt: skip
+    _print_records(answer.records, as_json=as_json)
+
+
+@contextmanager
+def _reporter() -> Iterator[Reporter]:
+    """Show live progress on a terminal, nothing elsewhere."""
+    from eocausal.studies.progress import Live, Quiet
+
+    console = _console(error=True)
+    if not console.is_terminal:
+        yield Quiet()
+        return
+    with Live.on(console) as live:
+        yield live
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _print_run(result: RunResult, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(list(result.records))
+        return
+    if not result.ran:
+        typer.echo("Nothing to do: every output is up to date.\n")
+    _print_records(result.records, as_json=False)
+    typer.echo(f"\n{result.claim}\n")
+    styles = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+    console = _console()
+    for check in result.checks:
+        console.print(f"[{styles[check.verdict]}]{check.verdict.upper():<4}[/]", end=" ")
+        console.print(f"{check.name}: {check.claim}", markup=False)
+    typer.echo(f"\nReport: {result.folder / 'report.html'}")
+
+
+def _print_records(records: Sequence[Any], *, as_json: bool, notes: Sequence[str] = ()) -> None:
+    if as_json:
+        _print_json(list(records))
+        return
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("estimand", "method", "variance"):
+        grid.add_column(name, overflow="fold")
+    for name in ("estimate", "std. error", "interval", "p", "n"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for r in records:
+        low, high = _number(r["ci_low"]), _number(r["ci_high"])
+        grid.add_row(
+            r["estimand"], r["method"], r.get("vcov", ""), _number(r["estimate"]),
+            _number(r["std_error"]), f"{low} to {high}" if low else "",
+            _probability(r["p_value"]), f"{r['n']:,}" if r["n"] is not None else "",
+            style="bold" if r.get("primary") else None,
+        )  # fmt: skip
+    console = _console()
+    console.print(grid, markup=False)
+    for note in [*notes, *dict.fromkeys(r["note"] for r in records if r.get("note"))]:
+        console.print(note, markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _probability(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _exit_by(result: RunResult) -> None:
+    """Exit 3 if a check failed: the run is complete, but its claim is in doubt."""
+    if result.verdict == "fail":
+        raise typer.Exit(FAILED_CHECK)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    app()

@@ -1,0 +1,173 @@
+"""What a run would do: what it reads, how big, about how long, and what it could find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from eocausal.errors import EocausalError
+from eocausal.studies.decisions import trial_of
+from eocausal.studies.inputs import input_files
+from eocausal.studies.power import MinimumDetectableEffect, minimum_detectable_effect
+from eocausal.studies.schema import Study
+from eocausal.studies.validate import Validation, inspect_study
+
+if TYPE_CHECKING:
+    from eocausal.ingest.plan import CubePlan
+
+__all__ = ["StudyPlan", "plan_study"]
+
+PIXEL_FEATURES_PER_SECOND = 2e9
+SECONDS_PER_SPLIT_AND_UNIT = 1.5e-3
+SECONDS_TO_START = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """What a run would do.
+
+    Attributes
+    ----------
+    title
+        The study.
+    facts
+        What will be read, in sentences.
+    cube
+        The plan of the cube, or None if places or images are missing.
+    seconds
+        A rough estimate of the whole run on one core.
+    power
+        The minimum detectable effect, or None without a table of units.
+    problems
+        What stands in the way of the run.
+    """
+
+    title: str
+    facts: tuple[str, ...]
+    cube: CubePlan | None
+    seconds: float
+    power: MinimumDetectableEffect | None
+    problems: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Say the plan in words."""
+        lines = [self.title, "", "Reads:", *(f"  {fact}." for fact in self.facts)]
+        if self.cube is not None:
+            lines += ["", "Chips:", *(f"  {line}" for line in self.cube.summary().splitlines())]
+        lines += ["", f"About {_duration(self.seconds)} in all (a rough estimate, for one core)."]
+        lines += ["", "Power:"]
+        if self.power is None:
+            lines.append("  Not known: there is no usable table of units yet.")
+        else:
+            lines.append("  " + self.power.summary())
+            if self.power.sd is None:
+                lines.append("  The outcome is not in the table yet; the correlation is assumed.")
+        if self.problems:
+            lines += ["", f"{len(self.problems)} problems stand in the way of a run:"]
+            lines += [f"  - {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        from dataclasses import asdict
+
+        return {
+            "study": self.title,
+            "facts": list(self.facts),
+            "cube": asdict(self.cube) if self.cube is not None else None,
+            "seconds": self.seconds,
+            "power": self.power.record() if self.power is not None else None,
+            "problems": list(self.problems),
+        }
+
+
+def plan_study(path: Path | str) -> StudyPlan:
+    """Look at a study's tables and image headers, and say what a run would do.
+
+    A study that is not complete yet (no outcome, no images) is planned as far as it goes.
+
+    Raises
+    ------
+    StudyError
+        If the study file itself is wrong.
+    """
+    found = inspect_study(path)
+    study = found.file.study
+    facts = [*found.facts, *_sizes(found)]
+    cube = _cube(found)
+    power = _power(study, found.units)
+    problems = list(found.problems)
+    n = len(found.units) if found.units is not None else 0
+    return StudyPlan(
+        study.title, tuple(facts), cube, _seconds(study, cube, n), power, tuple(problems)
+    )
+
+
+def _sizes(found: Validation) -> list[str]:
+    try:
+        groups = input_files(found.file)
+    except EocausalError:
+        return []
+    return [
+        f"{what}: {len(paths):,} file{'s' if len(paths) > 1 else ''}, "
+        f"{sum(p.stat().st_size for p in paths) / 2**20:,.1f} MiB"
+        for what, paths in groups.items()
+    ]
+
+
+def _cube(found: Validation) -> CubePlan | None:
+    if found.places is None or found.scenes is None:
+        return None
+    from eocausal.ingest.plan import plan_cube
+
+    image = found.file.study.data.imagery
+    places = found.places
+    return found.attempt(
+        ("data", "imagery"),
+        lambda: plan_cube(
+            places, found.scenes, image.bands, image.resolution, image.size, image.periods
+        ),
+    )
+
+
+def _power(study: Study, units: pd.DataFrame | None) -> MinimumDetectableEffect | None:
+    if units is None:
+        return None
+    try:
+        assignment = trial_of(study).assignment(units)
+    except EocausalError:
+        return None
+    outcome = None
+    if study.estimate.outcome in units:
+        values = pd.to_numeric(units[study.estimate.outcome], errors="coerce")
+        if values.isna().all():
+            outcome = None
+        else:
+            known = values.notna()
+            assignment = trial_of(study).assignment(units[known])
+            outcome = values[known].to_numpy(float)
+    return minimum_detectable_effect(assignment, outcome, level=study.estimate.level)
+
+
+def _seconds(study: Study, cube: CubePlan | None, n_units: int) -> float:
+    """Estimate the time of a run from rates measured on one core of 2024."""
+    total = SECONDS_TO_START
+    section = study.data.encoder.random_conv
+    if cube is not None:
+        total += cube.seconds
+        features = section.features if section is not None else 512
+        patch = max(section.patch) if section is not None else 7
+        work = cube.n_chips * cube.size**2 * features * patch**2 * len(study.data.imagery.bands)
+        total += work / 2 / PIXEL_FEATURES_PER_SECOND
+    if study.estimate.heterogeneity is not None:
+        total += study.estimate.heterogeneity.splits * n_units * SECONDS_PER_SPLIT_AND_UNIT
+    return total
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
