@@ -10,7 +10,7 @@ import numpy as np
 
 from eocausal.effects import Status
 from eocausal.reports.layers import NO_ESTIMATE, PlaceLayers, color_scale
-from eocausal.reports.tables import format_interval, format_number
+from eocausal.reports.tables import MISSING, format_interval, format_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,17 @@ __all__ = [
 MEASURES = {"estimate": "Estimate", "std_error": "Standard error", "support": "Support"}
 EDGE = "#5a6570"
 HATCH = "#7d868e"
-FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONT = "system-ui, Roboto, Arial, sans-serif"
+
+TOOLTIP = f"""<div style="font: 14px/1.45 {FONT}; color: #1b2733;
+max-width: 19rem; padding: 2px 4px; white-space: normal; overflow-wrap: anywhere">
+<div style="font-weight: 650">@neighborhood</div>
+<div>Estimate: <b>@shown_estimate</b></div>
+<div>Interval: @shown_interval</div>
+<div>Standard error: @shown_error</div>
+<div>Support: @shown_support</div>
+<div>Status: @shown_status</div>
+</div>"""
 
 _STATUS_WORDS = {
     Status.OK: "inside the study's support",
@@ -158,7 +168,7 @@ def _columns(effect_map: EffectMap, rows: list[int]) -> dict[str, Any]:
         **values,
         "neighborhood": [str(name) for name in table.index],
         "shown_estimate": [format_number(v) for v in table["estimate"].tolist()],
-        "shown_interval": [f"{text} ({level})" for text in intervals],
+        "shown_interval": [text if text == MISSING else f"{text} ({level})" for text in intervals],
         "shown_error": [format_number(v) for v in table["std_error"].tolist()],
         "shown_support": [format_number(v, 2) for v in table["support"].tolist()],
         "shown_status": [status_words(s) for s in status],
@@ -218,14 +228,7 @@ def _add_hover(plot: Plot, renderers: list[GlyphRenderer]) -> None:
         HoverTool(
             renderers=renderers,
             point_policy="follow_mouse",
-            tooltips=[
-                ("Neighborhood", "@neighborhood"),
-                ("Estimate", "@shown_estimate"),
-                ("Interval", "@shown_interval"),
-                ("Standard error", "@shown_error"),
-                ("Support", "@shown_support"),
-                ("Status", "@shown_status"),
-            ],
+            tooltips=TOOLTIP,
         )
     )
 

@@ -204,7 +204,7 @@ def failures_table(failures: pd.DataFrame) -> TextTable:
         stage, kind, reason = key
         first = group.sort_values(["subject", "detail"]).iloc[0]
         example = f"{first['subject']}: {first['detail']}" if first["detail"] else first["subject"]
-        words = _FAILURE_WORDS.get(str(reason), str(reason).replace("_", " "))
+        words = _FAILURE_WORDS.get(str(reason), str(reason).replace("_", " ").capitalize())
         rows.append((str(stage), str(kind), words, f"{len(group):,}", str(example)))
     return TextTable(header, tuple(rows), (False, False, False, True, False))
 

@@ -257,8 +257,8 @@ def treatment_auc_in_words(auc: pd.DataFrame) -> str:
     row = used.iloc[0]
     low, high = float(row["ci_low"]), float(row["ci_high"])
     text = (
-        f"With the folds that count ({row['folds']}) the area under the ROC curve is {float(row['auc']):.3f} "
-        f"({low:.3f} to {high:.3f}); 0.5 is what chance gives. "
+        f"With the folds that count ({row['folds']}) the area under the ROC curve is "
+        f"{float(row['auc']):.3f} ({low:.3f} to {high:.3f}); 0.5 is what chance gives. "
     )
     if low <= 0.5 <= high:
         text += "The imagery does not tell the arms apart."
