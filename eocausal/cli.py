@@ -25,6 +25,7 @@ __all__ = ["app", "main"]
 
 FAILED_CHECK = 3
 INTERRUPTED = 130
+TABLE_WIDTH = 116
 
 P = ParamSpec("P")
 
@@ -199,6 +200,24 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(2)
 
 
+@app.command()
+@_guarded
+def schema(
+    of: Annotated[str, typer.Argument(help="study, or estimates (estimates.json).")],
+) -> None:
+    """Print the JSON Schema of study files or of estimates.json."""
+    from eocausal.studies.records import estimates_schema, study_schema
+
+    known = {"study": study_schema, "estimates": estimates_schema}
+    if of not in known:
+        raise StudyError(
+            f"There is no schema {of!r}.",
+            cause=f"Known are {', '.join(known)}.",
+            next_step="Write one of these.",
+        )
+    _print_json(known[of]())
+
+
 @app.command("trial")
 @_guarded
 def trial_command(
@@ -295,6 +314,8 @@ def _print_records(records: Sequence[Any], *, as_json: bool, notes: Sequence[str
     from rich import box
     from rich.table import Table
 
+    from eocausal.reports.tables import vcov_words
+
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("estimand", "method", "variance"):
         grid.add_column(name, overflow="fold")
@@ -303,12 +324,13 @@ def _print_records(records: Sequence[Any], *, as_json: bool, notes: Sequence[str
     for r in records:
         low, high = _number(r["ci_low"]), _number(r["ci_high"])
         grid.add_row(
-            r["estimand"], r["method"], r.get("vcov", ""), _number(r["estimate"]),
+            r["estimand"], r["method"], vcov_words(r.get("vcov", "")), _number(r["estimate"]),
             _number(r["std_error"]), f"{low} to {high}" if low else "",
             _probability(r["p_value"]), f"{r['n']:,}" if r["n"] is not None else "",
             style="bold" if r.get("primary") else None,
         )  # fmt: skip
     console = _console()
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(grid, markup=False)
     for note in [*notes, *dict.fromkeys(r["note"] for r in records if r.get("note"))]:
         console.print(note, markup=False)

@@ -101,7 +101,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise StudyError(
             f"There is no table {path}.",
             cause="The file does not exist.",
-            next_step="Check the path (relative to data.root).",
+            next_step="Check the path; in a study it is relative to data.root.",
         ) from error
     except (ValueError, OSError) as error:
         raise StudyError(

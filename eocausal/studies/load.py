@@ -18,7 +18,7 @@ from eocausal.errors import StudyError
 from eocausal.ingest.times import span_of
 from eocausal.studies.schema import Study
 
-__all__ = ["Location", "StudyFile", "load_study", "read_study"]
+__all__ = ["Location", "StudyFile", "line_of", "load_study", "read_study"]
 
 Location = tuple[str | int, ...]
 
@@ -114,7 +114,7 @@ def read_study(path: Path | str) -> StudyFile:
         text = f"the environment has no variable {error.args[0]!r}, and no default is given"
         problems.append(locate(lines, ("data", "root"), text))
     if problems or study is None:
-        raise _error(path, sorted(dict.fromkeys(problems), key=_line_of))
+        raise _error(path, sorted(dict.fromkeys(problems), key=line_of))
     data = study.data.model_copy(update={"root": str(root)})
     return StudyFile(path, study.model_copy(update={"data": data}), lines)
 
@@ -135,7 +135,8 @@ def _error(path: Path, problems: Sequence[str]) -> StudyError:
     )
 
 
-def _line_of(problem: str) -> int:
+def line_of(problem: str) -> int:
+    """Return the line that a problem names."""
     found = re.match(r"line (\d+)", problem)
     return int(found[1]) if found else 0
 
@@ -280,7 +281,7 @@ def _contradictions(study: Study) -> Iterator[tuple[Location, str]]:
     if "aipw" in methods and estimate.heterogeneity is None:
         yield ("estimate", "average"), "aipw needs estimate.heterogeneity"
     if estimate.map is not None and estimate.heterogeneity is None:
-        yield ("estimate", "map"), "a map needs estimate.heterogeneity; write `map: null` without"
+        yield ("estimate", "map"), "a map needs estimate.heterogeneity"
     if estimate.outcome == trial.arm:
         yield ("estimate", "outcome"), f"{trial.arm!r} is the arm of the trial"
     seen: set[str] = set()

@@ -15,11 +15,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
+from pydantic_core import CoreSchema
 
 __all__ = [
     "BasisChoice",
@@ -109,6 +111,13 @@ class Choice(Section):
                 f"choose exactly one of {', '.join(type(self).model_fields)} (given: {named})"
             )
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        whole = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [{"enum": list(cls.model_fields)}, dict(whole)]}
 
     @property
     def name(self) -> str:
@@ -324,10 +333,21 @@ class EstimateSection(Section):
         BeforeValidator(_several, json_schema_input_type=str | list[str | VcovChoice]),
     ] = Field(default=(), description="Besides the variance that the design implies.")
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    heterogeneity: Annotated[HeterogeneitySection | None, BeforeValidator(_switch)] = (
-        HeterogeneitySection()
-    )
-    map: Annotated[MapSection | None, BeforeValidator(_switch)] = MapSection()
+    heterogeneity: Annotated[
+        HeterogeneitySection | None,
+        BeforeValidator(_switch, json_schema_input_type=bool | HeterogeneitySection | None),
+    ] = HeterogeneitySection()
+    map: Annotated[
+        MapSection | None,
+        BeforeValidator(_switch, json_schema_input_type=bool | MapSection | None),
+    ] = MapSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_map_without_heterogeneity(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("heterogeneity", True) in (None, False):
+            return {"map": None, **value}
+        return value
 
     @property
     def methods(self) -> tuple[Method, ...]:

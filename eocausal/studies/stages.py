@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eocausal.effects import EffectEstimate
+from eocausal.effects import EffectEstimate, Status
 from eocausal.folds import GroupFolds, RandomFolds
 from eocausal.provenance import FailureLedger, atomic_path, write_json
 from eocausal.studies.decisions import encoder_of, resampling_of, variances_of
@@ -170,10 +170,11 @@ def effects(space: Workspace, progress: Progress) -> list[str]:
         return [space.keep("effects.json", {"records": plain_records(records), "learned": learned})]
     effect_map = transport(fitted, space.embedding, tables.places)
     records.append(effect_map.average())
-    records.append({
-        **effect_map.average(supported_only=True),
-        "estimand": "average effect over mapped neighborhoods that are like the trial's",
-    })  # fmt: skip
+    if (effect_map.table["status"] == Status.EXTRAPOLATED).any():
+        records.append({
+            **effect_map.average(supported_only=True),
+            "estimand": "average effect over mapped neighborhoods that are like the trial's",
+        })  # fmt: skip
     written = _write_map(effect_map, space, spec.map.resolution)
     kept = {"records": plain_records(records), "learned": learned, "map": effect_map.summary()}
     return [*written, space.keep("effects.json", kept)]
@@ -207,8 +208,9 @@ def rank(space: Workspace, progress: Progress) -> list[str]:
         (RandomFolds(section.folds), False, WHY_NOT_RANDOM),
     ):
         auc = treatment_auc(space.trial, tables.units, space.embedding, folds, seed=seed)
-        records.append({**auc.record(), "used": used})
         label = f"grouped by {tables.group}" if used else "random"
+        method = f"cross-fitted logistic regression, {label} folds"
+        records.append({**auc.record(), "method": method, "used": used})
         rows.append({"folds": label, "auc": auc.auc, "ci_low": auc.ci_low,
                      "ci_high": auc.ci_high, "used": used, "why": why})  # fmt: skip
     targets: dict[str, Target] = {"autoc": AUTOC(), "qini": Qini()}

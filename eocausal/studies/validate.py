@@ -13,7 +13,7 @@ from eocausal.errors import EocausalError, StudyError
 from eocausal.ingest.times import parse_period
 from eocausal.studies.assemble import complete_covariates, link, read_places, read_units
 from eocausal.studies.decisions import encoder_of, trial_of
-from eocausal.studies.load import Location, StudyFile, read_study
+from eocausal.studies.load import Location, StudyFile, line_of, read_study
 from eocausal.studies.stages import leakage_alpha
 from eocausal.studies.workspace import refuse_late_scenes, scan_scenes
 
@@ -78,7 +78,7 @@ def validate_study(path: Path | str) -> Validation:
             f"The study {path} has {count} problem{'s' if count > 1 else ''}.",
             cause="It would fail, or mean something else than intended.",
             next_step="Correct the lines below.",
-            problems=found.problems,
+            problems=sorted(found.problems, key=line_of),
         )
     return found
 

@@ -1,0 +1,197 @@
+"""Study files: everything wrong is said at once, with its line; published schemas are current."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eocausal.errors import StudyError
+from eocausal.studies.load import load_study, read_study
+from eocausal.studies.records import estimates_schema, plain_records, study_schema
+from eocausal.studies.schema import Study
+from eocausal.studies.stages import resolved
+from eocausal.studies.template import write_template
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GOOD = """\
+study: Test
+seed: 3
+data:
+  units: {file: units.csv, id: person, neighborhood: village}
+  neighborhoods: {file: places.csv, id: village, size_m: 500}
+  imagery:
+    files: tif
+    bands: [red, nir]
+    resolution: 10
+    time: 2005
+design:
+  trial: {arm: treated, cluster: village, start: 2008-01-01}
+estimate:
+  outcome: y
+  covariates: [age]
+  vcov: [hc2, clustered, {conley: {km: 50}}]
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    with pytest.raises(StudyError) as caught:
+        read_study(write(folder, text))
+    return list(caught.value.problems)
+
+
+def test_a_good_study_has_defaults_and_text_dates(tmp_path):
+    study = load_study(write(tmp_path, GOOD))
+    assert study.design.trial.start == "2008-01-01"
+    assert study.data.imagery.time == "2005"
+    assert study.data.imagery.files == ("tif",)
+    assert study.data.encoder.name == "random_conv"
+    assert study.estimate.methods == ("difference_in_means", "lin", "aipw")
+    assert [v.name for v in study.estimate.vcov] == ["hc2", "clustered", "conley"]
+    assert study.data.root == str(tmp_path.resolve())
+
+
+def test_all_problems_are_listed_at_once_with_line_closest_and_allowed(tmp_path):
+    text = GOOD.replace("seed: 3", "sede: 3")
+    text = text.replace("resolution: 10", "resolution: -10")
+    text = text.replace("covariates: [age]", "covariate: [age]")
+    text = text.replace("outcome: y", "missing_covariates: imputed")
+    text = text.replace("[hc2, clustered", "[hc3, clustered")
+    found = problems(tmp_path, text)
+    assert found == [
+        "line 2: sede: unknown key; closest: seed; allowed: study, seed, data, design, estimate, "
+        "checks, report",
+        "line 9: data.imagery.resolution: -10: must be greater than 0",
+        "line 13: estimate.outcome: missing; this key is required",
+        "line 14: estimate.missing_covariates: 'imputed' is not allowed; closest: impute; "
+        "allowed: impute, drop, refuse",
+        "line 15: estimate.covariate: unknown key; closest: covariates; allowed: outcome, "
+        "covariates, missing_covariates, missing_outcome, average, vcov, level, heterogeneity, map",
+        "line 16: estimate.vcov[0].hc3: unknown key; closest: hc2; allowed: hc2, clustered, conley",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("seed: 3", "seed: three", 2, "'three': must be a valid integer"),
+        ("seed: 3", "seed: -1", 2, "greater than or equal to 0"),
+        ("files: tif", "files: []", 7, "the list is empty"),
+        ("bands: [red, nir]", "bands: {red: 1}", 8, "must be a valid string"),
+        ("time: 2005", "time: 2005-13-01", 10, "is not a date"),
+        ("time: 2005", "time: soon", 10, "is not a date"),
+        ("time: 2005", "time: 2008", 10, "not all older than the trial"),
+        ("start: 2008-01-01", "prob: 1.5", 12, "not strictly between 0 and 1"),
+        ("cluster: village, ", "", 15, "the design has no cluster"),
+        ("{conley: {km: 50}}", "{conley: {km: 50}, hc2: }", 16, "exactly one of"),
+        ("{conley: {km: 50}}", "{conley: }", 16, "km: missing"),
+        ("covariates: [age]", "covariates: [age, age]", 15, "named twice"),
+        ("covariates: [age]", "covariates: [y]", 15, "'y' is the outcome"),
+        ("outcome: y", "outcome: treated", 14, "is the arm"),
+        ("  covariates: [age]", "  average: lin", 15, "lin needs covariates"),
+        ("  covariates: [age]", "  heterogeneity: false\n  map: true", 15, "a map needs"),
+        ("  covariates: [age]", "  level: .nan", 15, "finite number"),
+    ],
+)
+def test_wrong_values_say_what_is_allowed(tmp_path, old, new, line, says):
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    found = problems(tmp_path, text)
+    where = [p for p in found if says in p]
+    assert where, found
+    assert where[0].startswith((f"line {line}:", f"line {line + 1}:"))
+
+
+def test_repeated_keys_are_refused_with_both_lines(tmp_path):
+    found = problems(tmp_path, GOOD + "seed: 4\n")
+    assert found == ["line 17: seed: the key is given twice, first in line 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("- a\n- b\n", "not a mapping"),
+        ("study: [1\n", "this is not YAML"),
+        ("a: !!python/object/apply:os.system [ls]\n", "this is not YAML"),
+        ("[" * 5000, "nested"),
+        ("a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+         + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 10)}]\n"
+                   for i in range(8)), "too many"),
+        ("a: &a [*a]\n", "deeply nested"),
+        ("study: " + "x" * 1_000_001, "larger than"),
+    ],
+    ids=["empty", "list", "broken", "object", "deep", "bomb", "cycle", "huge"],
+)  # fmt: skip
+def test_hostile_files_are_refused(tmp_path, text, says):
+    assert any(says in p for p in problems(tmp_path, text))
+
+
+def test_not_text_and_not_there(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(b"\xff\xfe\x00study")
+    with pytest.raises(StudyError, match="UTF-8"):
+        read_study(path)
+    with pytest.raises(StudyError, match="cannot be read"):
+        read_study(tmp_path / "none.yaml")
+
+
+def test_root_is_taken_from_the_environment(tmp_path, monkeypatch):
+    text = GOOD.replace("data:\n", "data:\n  root: ${EO_TEST_ROOT:-data}/x\n")
+    monkeypatch.delenv("EO_TEST_ROOT", raising=False)
+    assert load_study(write(tmp_path, text)).data.root == str(tmp_path / "data" / "x")
+    monkeypatch.setenv("EO_TEST_ROOT", "/somewhere")
+    assert load_study(write(tmp_path, text)).data.root == "/somewhere/x"
+    monkeypatch.delenv("EO_TEST_ROOT")
+    found = problems(tmp_path, text.replace(":-data", "").replace("seed", "sede"))
+    assert len(found) == 2
+    assert "'EO_TEST_ROOT'" in found[1]
+
+
+def test_a_resolved_study_reads_back_as_itself(tmp_path):
+    for extra in ("", "  heterogeneity: false\n", "  map: false\n"):
+        study = load_study(write(tmp_path, GOOD + extra))
+        again = load_study(write(tmp_path, yaml.safe_dump(resolved(study))))
+        assert again == study
+
+
+def test_the_template_is_a_valid_study(tmp_path):
+    path = write_template(tmp_path / 'a "quoted": name.yaml')
+    assert load_study(path).study == 'a "quoted": name'
+    with pytest.raises(StudyError, match="exists"):
+        write_template(path)
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "pipelines").glob("*.yaml")))
+def test_shipped_studies_are_valid(name, monkeypatch):
+    monkeypatch.delenv("EOCAUSAL_DATA", raising=False)
+    assert isinstance(load_study(ROOT / "pipelines" / name), Study)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"), [("estimates", estimates_schema), ("study", study_schema)]
+)
+def test_published_schema_is_current(name, schema):
+    path = ROOT / "docs" / "schema" / f"{name}.schema.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(schema())), f"run: eocausal schema {name} > {path}"
+
+
+def test_records_need_the_common_fields_and_have_no_nan():
+    record = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high", "p_value"), float("nan"))
+    record |= {"estimand": "ATE", "method": "m", "n": 3, "own": [float("inf"), 1]}
+    (plain,) = plain_records([record])
+    assert plain["estimate"] is None
+    assert plain["own"] == [None, 1]
+    assert "vcov" not in plain
+    json.dumps(plain, allow_nan=False)
+    del record["p_value"]
+    with pytest.raises(ValueError, match="p_value"):
+        plain_records([record])
