@@ -22,13 +22,15 @@ from scipy.stats import chi2, rankdata
 from eocausal.checks import leakage_pairs as pairs
 from eocausal.checks import leakage_rules as rules
 from eocausal.checks.base import CheckResult, Verdict
-from eocausal.checks.leakage_rules import Column, Draw, Pattern
+from eocausal.checks.draw import Draw
+from eocausal.checks.leakage_rules import Column, Pattern
 from eocausal.contracts import check_columns, some
 from eocausal.designs import parse_date
 from eocausal.errors import EmbeddingError, EstimationError, LeakageError
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
     from eocausal.designs import Trial
 
@@ -99,12 +101,19 @@ class TrialData:
     embedding_last_date
         ISO date of the last image behind the embedding; ``''`` if unknown, None if there is no
         embedding.
+    outcome
+        Name of the outcome, whose missing values :class:`~eocausal.checks.overlap.Attrition`
+        counts; None if it has none.
+    has_image
+        (n,) whether each unit has an image; None if images are not used.
     """
 
     units: pd.DataFrame
     trial: Trial
     covariates: tuple[str, ...] = ()
     embedding_last_date: str | None = None
+    outcome: str | None = None
+    has_image: NDArray[np.bool_] | None = None
 
 
 def covariate_leaks(

@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from eocausal.checks.leakage_rules import Column, Draw, Pattern
+from eocausal.checks.leakage_rules import Column, Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from eocausal.checks.draw import Draw
 
 __all__ = ["PairPattern", "cells", "lines", "neighbors"]
 

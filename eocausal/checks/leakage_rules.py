@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
 
-from eocausal.designs import codes
+from eocausal.checks.draw import log_choose
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from eocausal.designs import Trial
+    from eocausal.checks.draw import Draw
 
 __all__ = [
     "Column",
-    "Draw",
     "Pattern",
     "arms_equal",
     "missing_in_one_arm",
@@ -35,14 +33,8 @@ __all__ = [
     "separated",
 ]
 
-MIXED_SHARE = 0.9
-"""If more clusters than this hold both arms, arms were not drawn by cluster."""
-
 UNDECLARED_VALUES = 20
 """Most values that may tell the arm where no clean cluster rules out that they name groups."""
-
-THROUGHOUT_SHARE = 0.8
-"""Share of an arm's units of assignment that a pattern must reach to run through that arm."""
 
 ERROR_SHARE = 0.05
 """Share of an arm that may lie on the wrong side of a threshold that separates the arms."""
@@ -62,108 +54,6 @@ class Pattern:
     log_chance: float
     certain: bool = False
     throughout: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draw:
-    """How arms were drawn: units of assignment, their arms and their strata.
-
-    Attributes
-    ----------
-    treated
-        (n,) arm of each row.
-    unit
-        (n,) codes 0..G-1 of the unit of assignment of each row.
-    arm
-        (G,) arm of each unit of assignment.
-    stratum
-        (G,) stratum within which arms were drawn.
-    clean
-        Whether a cluster was named and every cluster is in one arm.
-    """
-
-    treated: NDArray[np.bool_]
-    unit: NDArray[np.int64]
-    arm: NDArray[np.bool_]
-    stratum: NDArray[np.int64]
-    clean: bool
-
-    @classmethod
-    def of(cls, units: pd.DataFrame, trial: Trial) -> Draw:
-        """Read the draw from a trial.
-
-        A cluster that holds both arms was not the unit of assignment; then each arm's part of it
-        counts as one unit. If nearly all clusters do, arms were drawn within clusters and each
-        row is a unit.
-        """
-        a = trial.assignment(units)
-        treated = a.treated == 1
-        share = np.bincount(a.cluster, a.treated) / np.bincount(a.cluster)
-        mixed = float(((share > 0) & (share < 1)).mean())
-        clean = trial.cluster is not None and mixed == 0
-        if mixed > MIXED_SHARE:
-            unit = np.arange(len(treated))
-        else:
-            unit = np.unique(2 * a.cluster + treated, return_inverse=True)[1].astype(np.int64)
-        first = np.unique(unit, return_index=True)[1]
-        stratum = _strata(units.iloc[first], trial)
-        return cls(treated, unit, treated[first], stratum, clean)
-
-    @property
-    def n_units(self) -> int:
-        """Number of units of assignment."""
-        return len(self.arm)
-
-    def log_chance(self, implied: NDArray[np.bool_]) -> float:
-        """Log probability that all units of assignment in these rows have the arms they have."""
-        which = np.zeros(self.n_units, dtype=bool)
-        which[self.unit[implied]] = True
-        n = int(self.stratum.max()) + 1
-        size, ones = np.bincount(self.stratum), np.bincount(self.stratum, self.arm)
-        m = np.bincount(self.stratum[which], minlength=n)
-        m1 = np.bincount(self.stratum[which], self.arm[which], minlength=n)
-        return float(np.sum(_log_choose(size - m, ones - m1) - _log_choose(size, ones)))
-
-    def throughout(self, implied: NDArray[np.bool_], code: NDArray[np.int64]) -> bool:
-        """Whether these rows reach nearly all units of an arm, and codes vary within those."""
-        reached = np.unique(self.unit[implied])
-        if reached.size in (0, len(self.treated)):
-            return False
-        enough = [
-            (self.arm[reached] == arm).sum() >= THROUGHOUT_SHARE * (self.arm == arm).sum()
-            for arm in (False, True)
-        ]
-        low = np.full(self.n_units, np.iinfo(np.int64).max)
-        high = np.full(self.n_units, np.iinfo(np.int64).min)
-        np.minimum.at(low, self.unit, code)
-        np.maximum.at(high, self.unit, code)
-        return any(enough) and bool((low[reached] < high[reached]).mean() >= 0.5)
-
-    def log_values(self, seen: NDArray[np.bool_]) -> float:
-        """Log of how many values can be the only one of an arm in these rows, times two arms."""
-        arm = self.arm[np.unique(self.unit[seen])]
-        smaller = max(1, min(int(arm.sum()), int((~arm).sum())))
-        return math.log(2 * (len(arm) // smaller))
-
-
-def _strata(first: pd.DataFrame, trial: Trial) -> NDArray[np.int64]:
-    """Stratum of each unit of assignment: its block, and its probability in at most ten bins."""
-    stratum = np.zeros(len(first), dtype=np.int64)
-    if trial.block is not None:
-        stratum = codes(first[trial.block], trial.block)
-    if isinstance(trial.prob, str):
-        prob = pd.to_numeric(first[trial.prob]).to_numpy(float).round(9)
-        value = np.unique(prob, return_inverse=True)[1]
-        if value.max() >= 10:
-            value = (
-                pd.Series(prob).rank(method="average").to_numpy() * 10 / (len(prob) + 1)
-            ).astype(np.int64)
-        stratum = stratum * (int(value.max()) + 1) + value
-    return np.asarray(np.unique(stratum, return_inverse=True)[1], dtype=np.int64)
-
-
-def _log_choose(n: Any, k: Any) -> Any:
-    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -339,7 +229,7 @@ def separated(column: Column, draw: Draw) -> Pattern | None:
     right = seen & ~erring[draw.unit]
     chance = draw.log_chance(right) + math.log(2)
     if (r := int(erring.sum())) > 0 or not seen.all():
-        chance += math.log(min(k, draw.n_units)) + float(_log_choose(draw.n_units, r))
+        chance += math.log(min(k, draw.n_units)) + float(log_choose(draw.n_units, r))
     middle = (column.values[cut] + column.values[cut + 1]) / 2
     how = (
         f"contains the arm: {'treated' if high else 'control'} units lie above {middle:.6g} and "
