@@ -41,6 +41,8 @@ class PlaceLayers:
         (n,) center of each place; NaN where it has no position.
     polygons
         Per row of ``area_rows``, its polygons, each a list of (k, 2) rings, outer ring first.
+    hatched
+        Polygons of the union of areas outside the area of applicability, for one hatching.
     mark_rows
         Rows drawn as marks: points, or areas too small to be seen on the whole map.
     extrapolated
@@ -54,6 +56,7 @@ class PlaceLayers:
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     polygons: dict[int, list[list[NDArray[np.float64]]]]
+    hatched: list[list[NDArray[np.float64]]]
     mark_rows: list[int]
     extrapolated: NDArray[np.bool_]
     mark_size: float
@@ -127,13 +130,15 @@ def place_layers(effect_map: EffectMap) -> PlaceLayers:
     drawn = has_area if seen else np.zeros_like(has_area)
     shapes = _simplify(shapes, drawn, extent / 3000)
     polygons = {int(i): _polygons(shapes[i], digits) for i in np.flatnonzero(drawn)}
+    extrapolated = (table["status"].astype(str) == Status.EXTRAPOLATED).to_numpy()
     n = len(table)
     return PlaceLayers(
         x=np.round(x, digits),
         y=np.round(y, digits),
         polygons=polygons,
+        hatched=_polygons(shapely.union_all(shapes[drawn & extrapolated]), digits),
         mark_rows=[int(i) for i in np.flatnonzero(present & ~drawn)],
-        extrapolated=(table["status"].astype(str) == Status.EXTRAPOLATED).to_numpy(),
+        extrapolated=extrapolated,
         mark_size=10.0 if n <= 300 else (7.0 if n <= 2000 else 4.5),
         size_km=size,
     )

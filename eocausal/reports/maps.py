@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,19 +185,32 @@ def _add_areas(
     if not rows:
         return []
     data = _columns(effect_map, rows)
-    data["xs"] = [[[r[:, 0].tolist() for r in part] for part in layers.polygons[i]] for i in rows]
-    data["ys"] = [[[r[:, 1].tolist() for r in part] for part in layers.polygons[i]] for i in rows]
-    data["hatch"] = ["/" if layers.extrapolated[i] else " " for i in rows]
+    data["xs"], data["ys"] = _ring_columns([layers.polygons[i] for i in rows])
     renderer = plot.multi_polygons(
         "xs", "ys", source=ColumnDataSource(data),
         fill_color={"field": "estimate", "transform": mapper}, line_color="white",
-        line_width=0.6 if len(rows) < 2000 else 0.2, hatch_pattern={"field": "hatch"},
-        hatch_color=HATCH, hatch_alpha=1.0, hatch_scale=11.0, hatch_weight=1.4,
-        hover_line_color="#111111",
+        line_width=0.6 if len(rows) < 2000 else 0.2, hover_line_color="#111111",
     )  # fmt: skip
     renderer.tags = ["places"]
     renderer.nonselection_glyph = None
+    if layers.hatched:
+        # one shape for all: a hatch per place takes a browser a minute for thousands of places
+        xs, ys = _ring_columns([layers.hatched])
+        plot.multi_polygons(
+            "xs", "ys", source=ColumnDataSource({"xs": xs, "ys": ys}), fill_color=None,
+            line_color=HATCH, line_width=0.8, hatch_pattern="/", hatch_color=HATCH,
+            hatch_alpha=1.0, hatch_scale=11.0, hatch_weight=1.4,
+        )  # fmt: skip
     return [renderer]
+
+
+def _ring_columns(places: Sequence[Sequence[Sequence[Any]]]) -> tuple[list[Any], list[Any]]:
+    """Return the x and y of places as nested lists: place, polygon, ring, vertex."""
+    xs, ys = (
+        [[[ring[:, axis].tolist() for ring in polygon] for polygon in place] for place in places]
+        for axis in (0, 1)
+    )
+    return xs, ys
 
 
 def _add_marks(

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from report_helpers import HOSTILE, content
+from report_helpers import HOSTILE, content, effect_map
 
-from eocausal.reports.html import write_report
+from eocausal.effect_map import EffectMap
+from eocausal.reports.html import ReportContent, write_report
 
 pytestmark = pytest.mark.browser
 
@@ -81,8 +82,8 @@ class Opened:
         tip.first.wait_for(state="visible", timeout=10_000)
         return tip.first.inner_text()
 
-    def color(self, row: int) -> tuple[int, ...]:
-        """Color of the screen at a place."""
+    def colors(self, row: int) -> list[tuple[int, ...]]:
+        """Colors of the screen in the middle of a place, 13 by 13 pixels."""
         import io
 
         from PIL import Image
@@ -91,7 +92,13 @@ class Opened:
         self.page.mouse.move(0, 0)
         self.page.wait_for_timeout(300)
         image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-        return image.getpixel((int(x), int(y)))
+        steps = range(-6, 7)
+        return [image.getpixel((int(x) + i, int(y) + j)) for i in steps for j in steps]
+
+    def color(self, row: int) -> tuple[int, ...]:
+        """The one color of the screen in the middle of a place."""
+        (only,) = set(self.colors(row))
+        return only
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +123,11 @@ def test_hovering_a_place_shows_its_numbers(plain):
 
 def test_hovering_an_extrapolation_says_so(plain):
     assert "extrapolated: unlike any place of the study" in plain.hover(1)
+
+
+def test_an_extrapolation_is_hatched_and_others_are_not(plain):
+    assert len(set(plain.colors(1))) > 5
+    assert len(set(plain.colors(40))) == 1
 
 
 def test_a_place_without_estimate_is_grey_for_every_measure(plain):
@@ -160,6 +172,14 @@ def test_a_failed_check_is_what_one_sees_first(browser, tmp_path):
     heading = opened.page.locator("h1").bounding_box()
     assert alarm["y"] < 60
     assert alarm["y"] + alarm["height"] <= heading["y"]
+
+
+def test_ten_thousand_places_open_in_time(browser, tmp_path):
+    table = effect_map(100).table
+    table.loc[table.index[::4], "status"] = "extrapolated"
+    many = ReportContent(title="T", claim="C", effect_map=EffectMap(table))
+    opened = Opened(browser, write_report(tmp_path / "r.html", many), 1100)
+    assert opened.complaints == []
 
 
 @pytest.mark.parametrize("points", [False, True])

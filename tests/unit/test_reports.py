@@ -215,6 +215,16 @@ def test_layers_are_kilometres_around_the_middle():
     assert np.flatnonzero(layers.extrapolated).tolist() == [1]
 
 
+def test_one_hatching_covers_every_extrapolated_area_once():
+    table = effect_map(3).table.assign(status="extrapolated")
+    wide = [box(x0, y0, x1 + 0.02, y1 + 0.02) for x0, y0, x1, y1 in table.bounds.to_numpy()]
+    overlapping = table.set_geometry(wide, crs=table.crs)
+    layers = place_layers(EffectMap(overlapping))
+    assert len(layers.hatched) == 1
+    assert place_layers(effect_map(3, points=True)).hatched == []
+    assert place_layers(EffectMap(table.assign(status="ok"))).hatched == []
+
+
 def test_points_tiny_and_missing_shapes_become_marks_or_nothing():
     shapes = [
         box(30, 0, 30.001, 0.001),
@@ -393,8 +403,10 @@ def test_a_map_without_any_estimate_is_grey():
 
 
 def test_areas_outside_support_are_hatched_and_marks_crossed():
-    areas = json.dumps(interactive_map(effect_map(), place_layers(effect_map())))
-    assert '["hatch", [" ", "/", " "' in areas
+    areas = interactive_map(effect_map(), place_layers(effect_map()))
+    drawn = areas["doc"]["roots"][0]["attributes"]["renderers"]
+    hatches = [r["attributes"]["glyph"]["attributes"].get("hatch_pattern") for r in drawn]
+    assert hatches == [None, {"type": "value", "value": "/"}]
     points = effect_map(points=True)
     marks = json.dumps(interactive_map(points, place_layers(points)))
     assert '["marker", ["circle", "square_x", "circle"' in marks
