@@ -112,6 +112,7 @@ class FileHashes:
 
     def groups(self, files: dict[str, list[Path]], root: Path) -> dict[str, dict[str, str]]:
         """Return the hash of every file by group and name relative to ``root``; remember them."""
+        before = dict(self.known)
         found = {
             what: {
                 (p.relative_to(root) if p.is_relative_to(root) else p).as_posix(): self.of(p)
@@ -119,7 +120,8 @@ class FileHashes:
             }
             for what, paths in files.items()
         }
-        write_json(self.note, self.known)
+        if self.known != before:
+            write_json(self.note, self.known)
         return found
 
 

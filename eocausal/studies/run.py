@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eocausal.checks.base import CheckResult, Verdict, worst
 from eocausal.errors import StudyError
-from eocausal.provenance import StageCache, hash_json, versions, write_json
+from eocausal.provenance import StageCache, hash_file, hash_json, versions, write_json
 from eocausal.studies.inputs import FileHashes, digests, input_files
 from eocausal.studies.load import StudyFile, read_study
 from eocausal.studies.progress import Quiet, Reporter
@@ -23,8 +24,6 @@ from eocausal.studies.stages import OUTPUTS, Stage, stages_of
 from eocausal.studies.workspace import Workspace
 
 __all__ = ["RunResult", "run_study"]
-
-CODE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,26 +93,26 @@ def _run(file: StudyFile, folder: Path, workers: int, reporter: Reporter) -> Run
 
     for left in folder.glob(".*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
-    cache = StageCache(folder / ".stages")
-    cache.folder.mkdir(exist_ok=True)
-    files = FileHashes(cache.folder / "files.json").groups(input_files(file), file.root)
+    stored = StageCache(folder / ".stages")
+    stored.folder.mkdir(exist_ok=True)
+    files = FileHashes(stored.folder / "files.json").groups(input_files(file), file.root)
     space = Workspace(file, folder, workers)
     hashes = {**digests(files), "encoder": _encoder_hash(file)}
     space.hashes.update({f"inputs {what}": digest for what, digest in digests(files).items()})
-    timings = _read_timings(cache.folder / "timings.json")
+    timings = _read_timings(stored.folder / "timings.json")
     ran: list[str] = []
     stages = stages_of(file.study)
     for stage in stages:
-        key = cache.key(
+        key = stored.key(
             stage.name,
-            {"study": stage.parameters(file.study), "versions": versions(), "code": CODE_VERSION},
+            {"study": stage.parameters(file.study), "versions": versions(), "code": _code()},
             {need: hashes[need] for need in stage.needs},
         )
-        outputs = cache.fresh(stage.name, key)
+        outputs = stored.fresh(stage.name, key)
         if outputs is None:
-            outputs, seconds = _do(stage, key, cache, space, reporter)
+            outputs, seconds = _do(stage, key, stored, space, reporter)
             timings[stage.name] = seconds
-            write_json(cache.folder / "timings.json", timings)
+            write_json(stored.folder / "timings.json", timings)
             ran.append(stage.title)
         else:
             reporter.done(stage.title)
@@ -129,12 +128,12 @@ def _run(file: StudyFile, folder: Path, workers: int, reporter: Reporter) -> Run
 
 
 def _do(
-    stage: Stage, key: str, cache: StageCache, space: Workspace, reporter: Reporter
+    stage: Stage, key: str, stored: StageCache, space: Workspace, reporter: Reporter
 ) -> tuple[dict[str, str], float]:
     begin = time.perf_counter()
     with reporter.stage(stage.title) as advance:
         outputs = stage.work(space, advance)
-        hashes = cache.store(stage.name, key, outputs)
+        hashes = stored.store(stage.name, key, outputs)
     return hashes, round(time.perf_counter() - begin, 3)
 
 
@@ -147,6 +146,14 @@ def _encoder_hash(file: StudyFile) -> str:
 
     card = load_card(file.root / model.card if "/" in model.card else model.card)
     return hash_json(card.model_dump(mode="json"))
+
+
+@cache
+def _code() -> str:
+    """Hash the package's own source, so that a changed installation never passes for the old."""
+    package = Path(__file__).parents[1]
+    return hash_json({p.relative_to(package).as_posix(): hash_file(p)
+                      for p in sorted(package.rglob("*.py"))})  # fmt: skip
 
 
 def _read_timings(path: Path) -> dict[str, float]:

@@ -368,7 +368,13 @@ class LeakageSection(Section):
 class BalanceSection(Section):
     """Whether the arms were alike before treatment."""
 
-    draws: Annotated[int, Field(ge=99, le=100_000)] = 2000
+    draws: Annotated[int, Field(ge=99, le=100_000)] = 1000
+
+
+class AttritionSection(Section):
+    """Whether the arms lose units alike."""
+
+    draws: Annotated[int, Field(ge=99, le=100_000)] = 1000
 
 
 class CheckChoice(Choice):
@@ -376,7 +382,7 @@ class CheckChoice(Choice):
 
     leakage: LeakageSection | None = None
     balance: BalanceSection | None = None
-    attrition: NoOptions | None = None
+    attrition: AttritionSection | None = None
 
 
 class ReportSection(Section):
@@ -407,7 +413,7 @@ class Study(Section):
     ] = (
         CheckChoice(leakage=LeakageSection()),
         CheckChoice(balance=BalanceSection()),
-        CheckChoice(attrition=NoOptions()),
+        CheckChoice(attrition=AttritionSection()),
     )
     report: ReportSection = ReportSection()
 

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from eocausal.effects import EffectEstimate, Status
 from eocausal.folds import GroupFolds, RandomFolds
 from eocausal.provenance import FailureLedger, atomic_path, write_json
@@ -19,7 +22,7 @@ from eocausal.studies.schema import CheckChoice, Study
 from eocausal.studies.workspace import Workspace, refuse_late_scenes
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from numpy.typing import NDArray
 
     from eocausal.checks.base import CheckResult
     from eocausal.effect_map import EffectMap
@@ -243,26 +246,36 @@ def run_checks(space: Workspace, progress: Progress) -> list[str]:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = table if table.index.nlevels == 1 and not table.index.name else table.reset_index()
+    numbered = isinstance(table.index, pd.RangeIndex)
+    plain = table if numbered else table.rename_axis(str(table.index.name or "item")).reset_index()
     return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
 
 
 def _check(choice: CheckChoice, space: Workspace) -> CheckResult:
+    from eocausal.checks.balance import Balance
     from eocausal.checks.leakage import Leakage, TrialData
+    from eocausal.checks.overlap import Attrition
 
+    raw, seed = space.tables.raw, space.study.seed
     subject = TrialData(
-        space.tables.raw, space.trial, space.study.estimate.covariates,
-        str(space.embedding.attrs["last_image_date"]),
+        raw, space.trial, space.study.estimate.covariates,
+        embedding_last_date=str(space.embedding.attrs["last_image_date"]),
+        outcome=space.study.estimate.outcome, has_image=_has_image(space),
     )  # fmt: skip
     if choice.balance is not None:
-        from eocausal.checks.balance import Balance
-
-        return Balance(draws=choice.balance.draws, seed=space.study.seed).run(subject)
+        return Balance(draws=choice.balance.draws, seed=seed).run(subject)
     if choice.attrition is not None:
-        from eocausal.checks.overlap import Attrition
-
-        return Attrition().run(subject)
+        return Attrition(draws=choice.attrition.draws, seed=seed).run(subject)
     return Leakage(leakage_alpha(space.study)).run(subject)
+
+
+def _has_image(space: Workspace) -> NDArray[np.bool_]:
+    """Whether each unit's place has features in some period."""
+    embedding = space.embedding
+    seen = np.isfinite(embedding.isel(feature=0).to_numpy())
+    seen = seen.reshape(len(embedding.indexes["neighborhood"]), -1).any(axis=1)
+    labels = embedding.indexes["neighborhood"][seen]
+    return space.tables.raw["neighborhood"].isin(labels).to_numpy()
 
 
 def collect(space: Workspace, progress: Progress) -> list[str]:
