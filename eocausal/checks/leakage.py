@@ -297,7 +297,7 @@ def embedding_leak(embedding: xr.DataArray, trial: Trial) -> Leak | None:
 
 
 def _late(last_image_date: str, trial: Trial, name: str) -> Leak | None:
-    if not last_image_date or trial.start is None:
+    if not last_image_date or not trial.start:
         return None
     try:
         last = pd.Period(last_image_date).end_time
@@ -392,7 +392,7 @@ def _unknown_dates(last_image_date: str, trial: Trial) -> str:
     gaps = []
     if not last_image_date:
         gaps.append("the date of the last image is not known")
-    if trial.start is None:
+    if not trial.start:
         gaps.append("the trial has no start")
     if not gaps:
         return ""
