@@ -127,26 +127,14 @@ def coefficients_figure(
     """
     records = effect_records(estimates)
     headline = primary_estimate(estimates)
+    labels = [_coefficient_label(record, headline) for record in records]
+    row = max([0.46, *(0.15 * (label.count("\n") + 1) for label in labels)])
     with house_style():
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.52 * max(1, len(records))), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.9 + row * max(1, len(records))), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color=SOFT, linewidth=1)
-        labels = []
         for i, record in enumerate(records):
-            main = record is headline
-            color = BLUE if main else SOFT
-            low, high = as_float(record.get("ci_low")), as_float(record.get("ci_high"))
-            value = as_float(record.get("estimate"))
-            axes.plot([low, high], [i, i], color=color, linewidth=2.6 if main else 1.6,
-                      solid_capstyle="butt")  # fmt: skip
-            axes.plot(value, i, "o", color=color, markersize=7.5 if main else 5.5)
-            axes.annotate(
-                f"{format_number(value)}  [{format_interval(low, high)}]", (value, i),
-                xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8, color=color,
-                weight="bold" if main else "normal",
-            )  # fmt: skip
-            error = vcov_words(str(record.get("vcov") or ""))
-            labels.append(_short(str(record.get("method", ""))) + (f"\n{error}" if error else ""))
+            _draw_coefficient(axes, i, record, main=record is headline)
         axes.set_yticks(range(len(records)), labels, fontsize=8.5)
         axes.set_ylim(len(records) - 0.5, -0.75)
         axes.tick_params(axis="y", length=0)
@@ -155,6 +143,28 @@ def coefficients_figure(
         axes.set_axisbelow(True)
         axes.set_xlabel(effect_axis(outcome, unit))
     return figure
+
+
+def _coefficient_label(record: Mapping[str, Any], headline: Mapping[str, Any] | None) -> str:
+    """Return the method and its variance, or the estimand where it is another one."""
+    if headline is not None and record.get("estimand") != headline.get("estimand"):
+        return _short(str(record.get("estimand", "")))
+    below = vcov_words(str(record.get("vcov") or ""))
+    return _short(str(record.get("method", ""))) + (f"\n{_short(below)}" if below else "")
+
+
+def _draw_coefficient(axes: Any, at: int, record: Mapping[str, Any], *, main: bool) -> None:
+    color = BLUE if main else SOFT
+    low, high = as_float(record.get("ci_low")), as_float(record.get("ci_high"))
+    value = as_float(record.get("estimate"))
+    axes.plot([low, high], [at, at], color=color, linewidth=2.6 if main else 1.6,
+              solid_capstyle="butt")  # fmt: skip
+    axes.plot(value, at, "o", color=color, markersize=7.5 if main else 5.5)
+    axes.annotate(
+        f"{format_number(value)}  [{format_interval(low, high)}]", (value, at), xytext=(0, 7),
+        textcoords="offset points", ha="center", fontsize=8, color=color,
+        weight="bold" if main else "normal",
+    )  # fmt: skip
 
 
 def rate_figure(heterogeneity: pd.DataFrame) -> Figure:

@@ -121,7 +121,11 @@ def effect_sentence(record: Mapping[str, Any], *, outcome: str = "", unit: str =
     vcov = vcov_words(str(record.get("vcov") or ""))
     basis = f"standard error {format_number(error)}" + (f", {vcov}" if vcov else "")
     n = record.get("n")
-    basis += f", n = {int(n):,}" if n is not None and math.isfinite(as_float(n)) else ""
+    basis += (
+        f", n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{int(n):,}"
+        if n is not None and math.isfinite(as_float(n))
+        else ""
+    )
     if low > 0 or high < 0:
         direction = "raised" if estimate > 0 else "lowered"
         return (
@@ -191,8 +195,8 @@ def heterogeneity_in_words(heterogeneity: pd.DataFrame) -> str:
     low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
     p = median_split_p(finite)
     numbers = (
-        f"over {finite.size} splits of the places the ratio of {target} to its standard error has "
-        f"the median {format_number(middle, 2)} (middle half "
+        f"the gain from ranking places by predicted effect ({target}), divided by its standard "
+        f"error, has the median {format_number(middle, 2)} over {finite.size} splits (middle half "
         f"{format_interval(float(low), float(high), 2)}; p {_p_relation(p)} for all splits "
         "together)"
     )

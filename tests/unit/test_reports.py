@@ -147,7 +147,9 @@ def test_a_clear_effect_is_said_with_interval_and_error():
     words = effect_sentence(record(-0.74, 0.08), outcome="income", unit="SD")
     assert "lowered income by 0.740 SD" in words
     assert "95% interval of the effect −0.897 to −0.583" in words
-    assert "standard error 0.0800, robust (HC2), n = 2,535" in words
+    assert (
+        "standard error 0.0800, robust (HC2), n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}2,535" in words
+    )
 
 
 def test_an_interval_with_zero_is_no_evidence_and_not_no_effect():
@@ -446,6 +448,18 @@ def test_only_effects_share_the_axis_of_coefficients():
     assert [r["estimand"] for r in effect_records(rows)] == [
         "ATE", "average effect over mapped neighborhoods",
     ]  # fmt: skip
+
+
+def test_coefficients_are_told_apart_by_variance_or_estimand():
+    rows = [record(primary=True), record(vcov="Clustered(by='village')"),
+            record(estimand="average effect over mapped neighborhoods")]  # fmt: skip
+    figures = report_figures(ReportContent(title="T", claim="C", estimates=rows))
+    labels = [t.get_text() for t in figures["coefficients"].axes[0].get_yticklabels()]
+    assert labels == [
+        "difference in means\nrobust (HC2)",
+        "difference in means\nclustered by village",
+        "average effect over\nmapped neighborhoods",
+    ]
 
 
 def test_estimates_without_effect_are_grey_in_the_static_map():
