@@ -1,12 +1,15 @@
 """Regression of noisy place-level values on features, with the variances integrated out.
 
-The model is y_j = α + φ_j'β + u_j + e_j, β ~ N(0, s²·I), e_j ~ N(0, w_j) with w_j known,
+The model is y_j = α + φ_j'β + u_j + e_j, β ~ N(0, s²·P), e_j ~ N(0, w_j) with w_j known,
 u_j ~ N(0, v²) with correlation ρ within a group (a cluster of assignment that spans several
 places; ρ by analysis of variance), α flat.
-The signal's sd s and the extra noise's sd v are integrated over a grid with flat priors, so that
-intervals carry the uncertainty about how much there is to find. Averaged over places such
-intervals have close to their nominal coverage (Nychka 1988, JASA 83; Wahba 1983), which is what
-a map needs; a single place may be covered more or less often.
+The signal's sd s, the extra noise's sd v and how the signal is spread over the columns are
+integrated over a grid with flat priors, so that intervals carry the uncertainty about how much
+there is to find and where. The spread is a power of the columns' own variance: β_k has prior
+variance in proportion to var(φ_k)^(power - 1), from 1 (ridge: what varies most matters most) to
+0 (every column alike). Averaged over places such intervals have close to their nominal coverage
+(Nychka 1988, JASA 83; Wahba 1983), which is what a map needs; a single place may be covered more
+or less often.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FieldPosterior", "fit_field"]
 
 N_SIGNAL = 24
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_NOISE = 12
 
 
@@ -87,32 +91,43 @@ def fit_field(
     noise_grid = np.linspace(0.0, 1.0, N_NOISE) * spread * 1.3
     noise_grid[0] = 0.02 * spread
     signal_grid = np.linspace(0.0, 1.0, N_SIGNAL) * spread * 1.5
-    log_weight = np.empty((N_NOISE, N_SIGNAL))
-    pieces = []
-    for i, noise in enumerate(noise_grid):
-        piece = _Whitened.of(phi, y, noise_of, float(noise))
-        pieces.append(piece)
-        log_weight[i] = piece.log_likelihood(signal_grid)
+    scales = _column_scales(phi)
+    pieces = [
+        piece
+        for noise in noise_grid
+        for piece in _Piece.over(scales, _Whitened.of(phi, y, noise_of, float(noise)))
+    ]
+    log_weight = np.stack([piece.log_likelihood(signal_grid) for piece in pieces])
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
+    used = weight.sum(axis=1) > 1e-6
+    weight = weight[used] / weight[used].sum()
     k = phi.shape[1]
     mean = np.zeros(1 + k)
     second = np.zeros((1 + k, 1 + k))
-    for i, piece in enumerate(pieces):
-        if weight[i].sum() < 1e-6:
-            continue
-        b, covariance = piece.posterior(signal_grid, weight[i])
-        mean += weight[i] @ b
-        second += covariance + (b * weight[i, :, None]).T @ b
-    total = sum(row.sum() for row in weight if row.sum() >= 1e-6)
-    mean /= total
-    covariance = second / total - np.outer(mean, mean)
+    for piece, share in zip(np.array(pieces, dtype=object)[used], weight, strict=True):
+        b, covariance = piece.posterior(signal_grid, share)
+        mean += share @ b
+        second += covariance + (b * share[:, None]).T @ b
+    noise_of_piece = np.repeat(noise_grid, len(scales))[used]
     return FieldPosterior(
         mean,
-        covariance,
-        float((weight.sum(axis=0) * signal_grid).sum()),
-        float((weight.sum(axis=1) * noise_grid).sum()),
+        second - np.outer(mean, mean),
+        float(weight.sum(axis=0) @ signal_grid),
+        float(weight.sum(axis=1) @ noise_of_piece),
     )
+
+
+def _column_scales(phi: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Factors of the columns for each power, the mean square of the rows kept at one."""
+    size = np.sqrt((phi**2).mean(axis=0))
+    size = np.maximum(size, 1e-6 * max(float(size.max()), 1e-300))
+    out = []
+    for power in POWERS:
+        factor = size ** (power - 1.0)
+        total = float(np.sqrt(((factor * size) ** 2).sum()))
+        out.append(factor / total)
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,15 +179,14 @@ def _intraclass(y: NDArray[np.float64], group: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Whitened:
-    """The data divided by the noise's sd, the intercept projected out, in singular vectors."""
+    """The data divided by the noise's sd, the intercept projected out, as cross-products."""
 
     beta_to_intercept: NDArray[np.float64]
     intercept: float
     precision: float
-    singular: NDArray[np.float64]
-    right: NDArray[np.float64]
-    score: NDArray[np.float64]
-    rest: float
+    gram: NDArray[np.float64]
+    cross: NDArray[np.float64]
+    square: float
     log_det: float
 
     @classmethod
@@ -186,20 +200,39 @@ class _Whitened:
         along, level = one @ white[:, 2:], float(one @ white[:, 1])
         a = white[:, 2:] - np.outer(one, along)
         b = white[:, 1] - one * level
-        value, vector = np.linalg.eigh(a.T @ a)
-        keep = value > value[-1] * 1e-12 if value[-1] > 0 else np.zeros(len(value), dtype=bool)
-        singular, right = np.sqrt(value[keep]), vector[:, keep].T
-        score = (right @ (a.T @ b)) / singular
         return cls(
-            along / length, level / length, length, singular, right, score,
-            float(b @ b - score @ score), log_det + 2 * float(np.log(length)),
+            along / length, level / length, length, a.T @ a, a.T @ b, float(b @ b),
+            log_det + 2 * float(np.log(length)),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """One noise sd and one spread over columns: the signal's sd is left."""
+
+    data: _Whitened
+    scale: NDArray[np.float64]
+    singular: NDArray[np.float64]
+    right: NDArray[np.float64]
+    score: NDArray[np.float64]
+
+    @classmethod
+    def over(cls, scales: list[NDArray[np.float64]], data: _Whitened) -> list[_Piece]:
+        out = []
+        for scale in scales:
+            value, vector = np.linalg.eigh(scale[:, None] * data.gram * scale)
+            keep = value > max(value[-1], 0.0) * 1e-12
+            singular, right = np.sqrt(value[keep]), vector[:, keep].T
+            score = (right @ (scale * data.cross)) / singular
+            out.append(cls(data, scale, singular, right, score))
+        return out
 
     def log_likelihood(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
         """Restricted log-likelihood at each signal sd, the intercept integrated out."""
         total = 1 + np.outer(signal**2, self.singular**2)
-        quadratic = (self.score**2 / total).sum(axis=1) + self.rest
-        return np.asarray(-0.5 * (self.log_det + np.log(total).sum(axis=1) + quadratic))
+        rest = self.data.square - float(self.score @ self.score)
+        quadratic = (self.score**2 / total).sum(axis=1) + rest
+        return np.asarray(-0.5 * (self.data.log_det + np.log(total).sum(axis=1) + quadratic))
 
     def posterior(
         self, signal: NDArray[np.float64], weight: NDArray[np.float64]
@@ -210,14 +243,16 @@ class _Whitened:
         """
         power = signal[:, None] ** 2
         shrink = power / (1 + power * self.singular**2)
-        beta = (shrink * self.singular * self.score) @ self.right
+        beta = ((shrink * self.singular * self.score) @ self.right) * self.scale
         drop = weight @ (power - shrink)
-        total = float(weight.sum())
         cov = -(self.right.T * drop) @ self.right
         cov[np.diag_indices_from(cov)] += float(weight @ power[:, 0])
-        cross = -cov @ self.beta_to_intercept
+        cov *= np.outer(self.scale, self.scale)
+        to_intercept = self.data.beta_to_intercept
+        cross = -cov @ to_intercept
         covariance = np.empty((1 + len(cov), 1 + len(cov)))
-        covariance[0, 0] = total / self.precision**2 - float(self.beta_to_intercept @ cross)
+        level = float(weight.sum()) / self.data.precision**2
+        covariance[0, 0] = level - float(to_intercept @ cross)
         covariance[0, 1:] = covariance[1:, 0] = cross
         covariance[1:, 1:] = cov
-        return np.column_stack([self.intercept - beta @ self.beta_to_intercept, beta]), covariance
+        return np.column_stack([self.data.intercept - beta @ to_intercept, beta]), covariance

@@ -38,6 +38,8 @@ __all__ = [
     "trial_arrays",
 ]
 
+NUISANCE_COMPONENTS = 32
+
 
 def feature_frame(features: pd.DataFrame | xr.DataArray) -> pd.DataFrame:
     """Return features as a (neighborhood × feature) table; periods of an embedding are averaged.
@@ -269,7 +271,7 @@ class EffectLearner:
         _refuse_split_clusters(fold, data.cluster)
         scores = dr_scores(data, fold)
         components = self._effect_components(data, scores)
-        support = PrincipalComponents.fit(data.z, RidgeBasis().components)
+        support = PrincipalComponents.fit(data.z, NUISANCE_COMPONENTS)
         return FittedEffects(self, trial, data, fold, scores, tuple(components), support)
 
     def fit_arrays(self, data: TrialArrays) -> tuple[Component, ...]:
@@ -381,7 +383,7 @@ def outcome_models(
     rest = data.y - data.x @ gamma
     offset = data.x[predict] @ gamma
     used = np.unique(data.place[train])
-    reduce = PrincipalComponents.fit(data.z[used], RidgeBasis().components)
+    reduce = PrincipalComponents.fit(data.z[used], NUISANCE_COMPONENTS)
     phi = reduce(data.z)
     out = np.empty((2, int(predict.sum())))
     for arm in (0, 1):

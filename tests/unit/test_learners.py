@@ -17,7 +17,7 @@ from eocausal.errors import (
     SupportError,
 )
 from eocausal.estimators.bases import ForestBasis, PrincipalComponents, RidgeBasis
-from eocausal.estimators.field import fit_field
+from eocausal.estimators.field import POWERS, fit_field
 from eocausal.estimators.learners import EffectLearner, Places, feature_frame
 from eocausal.estimators.propensity import treatment_auc
 from eocausal.estimators.ranking import rate_over_splits
@@ -49,31 +49,32 @@ def squares(n):
 
 
 def test_field_equals_the_dense_gaussian_posterior():
-    """With one grid point the posterior is the textbook one, flat intercept included."""
+    """The posterior is the textbook one, mixed by brute force over the same grid."""
     rng = np.random.default_rng(0)
     phi, y, known = rng.normal(size=(30, 4)), rng.normal(size=30), rng.uniform(0.1, 1, 30)
     found = fit_field(phi, y, known)
-    # integrate by brute force over the same grid
     spread = np.sqrt(np.mean((y - y.mean()) ** 2))
     noise = np.linspace(0, 1, 12) * spread * 1.3
     noise[0] = 0.02 * spread
     signal = np.linspace(0, 1, 24) * spread * 1.5
     x = np.column_stack([np.ones(30), phi])
+    size = np.sqrt((phi**2).mean(axis=0))
     log, means, covs = [], [], []
     for v in noise:
         for s in signal:
-            precision = np.diag([0.0] + [1 / max(s, 1e-9) ** 2] * 4)
-            w = 1 / (known + v**2)
-            cov = np.linalg.inv(x.T * w @ x + precision)
-            mean = cov @ (x.T @ (w * y))
-            big = np.diag(known + v**2) + s**2 * phi @ phi.T
-            inv = np.linalg.inv(big)
-            one = np.ones(30)
-            info = one @ inv @ one
-            r = y - (one @ inv @ y) / info
-            log.append(-0.5 * (np.linalg.slogdet(big)[1] + np.log(info) + r @ inv @ r))
-            means.append(mean)
-            covs.append(cov)
+            for power in POWERS:
+                prior = size ** (2 * power - 2) / (size ** (2 * power)).sum() * max(s, 1e-9) ** 2
+                w = 1 / (known + v**2)
+                cov = np.linalg.inv(x.T * w @ x + np.diag([0.0, *(1 / prior)]))
+                mean = cov @ (x.T @ (w * y))
+                big = np.diag(known + v**2) + phi * prior @ phi.T
+                inv = np.linalg.inv(big)
+                one = np.ones(30)
+                info = one @ inv @ one
+                r = y - (one @ inv @ y) / info
+                log.append(-0.5 * (np.linalg.slogdet(big)[1] + np.log(info) + r @ inv @ r))
+                means.append(mean)
+                covs.append(cov)
     weight = np.exp(np.array(log) - max(log))
     weight /= weight.sum()
     mean = weight @ np.array(means)
