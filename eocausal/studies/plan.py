@@ -12,6 +12,7 @@ from eocausal.errors import EocausalError
 from eocausal.studies.decisions import trial_of
 from eocausal.studies.inputs import input_files
 from eocausal.studies.power import MinimumDetectableEffect, minimum_detectable_effect
+from eocausal.studies.records import plain_records
 from eocausal.studies.schema import Study
 from eocausal.studies.validate import Validation, inspect_study
 
@@ -79,7 +80,7 @@ class StudyPlan:
             "facts": list(self.facts),
             "cube": asdict(self.cube) if self.cube is not None else None,
             "seconds": self.seconds,
-            "power": self.power.record() if self.power is not None else None,
+            "power": plain_records([self.power.record()])[0] if self.power is not None else None,
             "problems": list(self.problems),
         }
 
@@ -128,8 +129,15 @@ def _cube(found: Validation) -> CubePlan | None:
     return found.attempt(
         ("data", "imagery"),
         lambda: plan_cube(
-            places, found.scenes, image.bands, image.resolution, image.size, image.periods
-        ),
+            places,
+            found.scenes,
+            image.bands,
+            image.resolution,
+            image.size,
+            image.periods,
+            crs=image.crs,
+            mask_band=image.mask_band,
+        ),  # fmt: skip
     )
 
 
@@ -160,7 +168,7 @@ def _seconds(study: Study, cube: CubePlan | None, n_units: int) -> float:
         total += cube.seconds
         features = section.features if section is not None else 512
         patch = max(section.patch) if section is not None else 7
-        work = cube.n_chips * cube.size**2 * features * patch**2 * len(study.data.imagery.bands)
+        work = cube.chips * cube.size**2 * features * patch**2 * len(study.data.imagery.bands)
         total += work / 2 / PIXEL_FEATURES_PER_SECOND
     if study.estimate.heterogeneity is not None:
         total += study.estimate.heterogeneity.splits * n_units * SECONDS_PER_SPLIT_AND_UNIT

@@ -152,8 +152,8 @@ def _encoder_hash(file: StudyFile) -> str:
 def _code() -> str:
     """Hash the package's own source, so that a changed installation never passes for the old."""
     package = Path(__file__).parents[1]
-    return hash_json({p.relative_to(package).as_posix(): hash_file(p)
-                      for p in sorted(package.rglob("*.py"))})  # fmt: skip
+    sources = (p for p in package.rglob("*") if p.suffix in {".py", ".j2", ".css", ".js"})
+    return hash_json({p.relative_to(package).as_posix(): hash_file(p) for p in sorted(sources)})
 
 
 def _read_timings(path: Path) -> dict[str, float]:
