@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +23,8 @@ __all__ = ["OK_SHARE", "ShardJob", "ShardResult", "SourceScene", "gather_shard"]
 FloatArray = NDArray[np.float64]
 OK_SHARE: Final = 0.99
 _MAX_WINDOW: Final = 4_000_000
-_MAX_OPEN: Final = 128
+_GROUP_PIXELS: Final = 2_000_000
+_GROUP_VALUES: Final = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +76,12 @@ class ShardResult:
     failed: list[tuple[int, int, str]] = field(default_factory=list)
 
 
-class _OpenScenes(AbstractContextManager["_OpenScenes"]):
-    """Scenes held open while a task needs them; the one not used for longest is closed first."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[str, Any] = OrderedDict()
-
-    def get(self, scene: SourceScene) -> Any:
-        if scene.href in self._open:
-            self._open.move_to_end(scene.href)
-            return self._open[scene.href]
-        source = rasterio.open(scene.href)
-        if (source.width, source.height) != (scene.grid.width, scene.grid.height):
-            source.close()
-            raise OSError("its size is not what it was when it was scanned")
-        self._open[scene.href] = source
-        if len(self._open) > _MAX_OPEN:
-            self._open.popitem(last=False)[1].close()
-        return source
-
-    def __exit__(self, *_: object) -> None:
-        for source in self._open.values():
-            source.close()
-
-
 def gather_shard(job: ShardJob) -> tuple[NDArray[np.float32], ShardResult]:
     """Make the chips of one shard.
+
+    Chips are taken in groups that fit in memory; for each group and period every scene is
+    opened once and read chip by chip in the order of its rows, so that a block is decoded once
+    while GDAL's cache holds it.
 
     Returns
     -------
@@ -113,76 +92,120 @@ def gather_shard(job: ShardJob) -> tuple[NDArray[np.float32], ShardResult]:
     """
     size, periods = job.grids[0].size, len(job.in_period)
     image = np.full((len(job.grids), periods, job.n_bands, size, size), np.nan, dtype=np.float32)
-    result = ShardResult()
+    result = ShardResult(
+        valid=[[0.0] * periods for _ in job.grids], status=[[0] * periods for _ in job.grids]
+    )
     used: list[set[str]] = [set() for _ in range(periods)]
-    with rasterio.Env(GDAL_CACHEMAX=256), _OpenScenes() as sources:
-        for chip, grid in enumerate(job.grids):
-            reader = _ChipReader(grid, job.resampling, sources)
-            shares, codes = [], []
+    with rasterio.Env(GDAL_CACHEMAX=256):
+        for chips in _groups(job):
+            readers = {c: _ChipReader(job.grids[c], job.resampling) for c in chips}
             for period in range(periods):
-                share, code, dates, errors = _composite(
-                    reader, job, chip, period, image[chip, period]
-                )
-                shares.append(share)
-                codes.append(int(code))
-                used[period] |= dates
-                result.failed += [(s, job.start + chip, text) for s, text in errors]
-            result.valid.append(shares)
-            result.status.append(codes)
+                looks = _read_period(job, readers, period)
+                for chip, look in looks.items():
+                    share, status = _composite(job, look, period, image[chip, period])
+                    result.valid[chip][period] = share
+                    result.status[chip][period] = int(status)
+                    used[period] |= look.dates
+                    result.failed += [(s, job.start + chip, text) for s, text in look.errors]
     result.used = [sorted(dates) for dates in used]
     return image, result
 
 
-def _composite(
-    reader: _ChipReader, job: ShardJob, chip: int, period: int, out: NDArray[np.float32]
-) -> tuple[float, ChipStatus, set[str], list[tuple[int, str]]]:
-    """Fill one chip of one period; return its valid share, status, dates used and errors."""
-    if not job.in_period[period]:
-        return 0.0, ChipStatus.NO_SOURCE, set(), []
-    looks: list[NDArray[np.float32]] = []
-    dates: set[str] = set()
-    errors: list[tuple[int, str]] = []
-    covered = False
-    for index in job.looks[chip][period]:
+def _groups(job: ShardJob) -> list[range]:
+    """Split the chips into runs whose looks of one period fit in memory together."""
+    most = max((len(p) for chip in job.looks for p in chip), default=1)
+    pixels = job.grids[0].size ** 2
+    length = max(1, min(_GROUP_PIXELS, _GROUP_VALUES // (job.n_bands * max(most, 1))) // pixels)
+    return [range(i, min(i + length, len(job.grids))) for i in range(0, len(job.grids), length)]
+
+
+@dataclass(slots=True)
+class _Looks:
+    """What the scenes of one period gave for one chip."""
+
+    pixels: list[NDArray[np.float32]] = field(default_factory=list)
+    dates: set[str] = field(default_factory=set)
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    covered: bool = False
+
+
+def _read_period(job: ShardJob, readers: dict[int, _ChipReader], period: int) -> dict[int, _Looks]:
+    looks = {chip: _Looks() for chip in readers}
+    for index in sorted({s for chip in readers for s in job.looks[chip][period]}):
         scene = job.scenes[index]
+        chips = [c for c in readers if index in job.looks[c][period]]
+        chips.sort(key=lambda c: readers[c].place_in(scene.grid))
         try:
-            look = reader.read(scene)
+            with rasterio.open(scene.href) as source:
+                if (source.width, source.height) != (scene.grid.width, scene.grid.height):
+                    raise OSError("its size is not what it was when it was scanned")  # noqa: TRY301
+                for chip in chips:
+                    _read_look(readers[chip], source, index, scene, looks[chip])
         except (RasterioError, OSError) as error:
-            errors.append((index, str(error.__cause__ or error)))
-            continue
-        if look is None:
-            continue
-        covered = True
-        if np.isfinite(look).any():
-            looks.append(look)
-            dates.add(scene.date)
-    if looks:
-        out[...] = median_of_looks(looks)
+            for chip in chips:
+                looks[chip].errors.append((index, str(error.__cause__ or error)))
+    return looks
+
+
+def _read_look(
+    reader: _ChipReader, source: Any, index: int, scene: SourceScene, look: _Looks
+) -> None:
+    try:
+        pixels = reader.read(source, scene)
+    except (RasterioError, OSError) as error:
+        look.errors.append((index, str(error.__cause__ or error)))
+        return
+    if pixels is None:
+        return
+    look.covered = True
+    if np.isfinite(pixels).any():
+        look.pixels.append(pixels)
+        look.dates.add(scene.date)
+
+
+def _composite(
+    job: ShardJob, look: _Looks, period: int, out: NDArray[np.float32]
+) -> tuple[float, ChipStatus]:
+    """Fill one chip of one period; return its share of valid pixels and its status."""
+    if not job.in_period[period]:
+        return 0.0, ChipStatus.NO_SOURCE
+    if look.pixels:
+        out[...] = median_of_looks(look.pixels)
     share = float(np.isfinite(out).all(axis=0).mean())
     if share > 0:
-        status = ChipStatus.OK if share >= OK_SHARE else ChipStatus.PARTIAL
-    elif errors:
-        status = ChipStatus.READ_ERROR
-    else:
-        status = ChipStatus.NODATA_ONLY if covered else ChipStatus.OUTSIDE
-    return share, status, dates, errors
+        return share, ChipStatus.OK if share >= OK_SHARE else ChipStatus.PARTIAL
+    if look.errors:
+        return share, ChipStatus.READ_ERROR
+    return share, ChipStatus.NODATA_ONLY if look.covered else ChipStatus.OUTSIDE
 
 
 class _ChipReader:
     """Reads scenes onto the grid of one chip; positions are kept for scenes of one CRS."""
 
-    def __init__(self, grid: LocalGrid, resampling: Resampling, sources: _OpenScenes) -> None:
+    def __init__(self, grid: LocalGrid, resampling: Resampling) -> None:
         self._grid = grid
         self._resampling = resampling
-        self._sources = sources
         self._positions: dict[str, tuple[FloatArray, FloatArray]] = {}
 
-    def read(self, scene: SourceScene) -> NDArray[np.float32] | None:
-        """Return (band, size, size), or None if no pixel centre of the chip is on the scene."""
-        if scene.grid.crs not in self._positions:
+    def _pixels(self, grid: SceneGrid) -> tuple[FloatArray, FloatArray]:
+        if grid.crs not in self._positions:
             x, y = self._grid.centres()
-            self._positions[scene.grid.crs] = project(self._grid.crs, scene.grid.crs, x, y)
-        cols, rows = scene.grid.pixels(*self._positions[scene.grid.crs])
+            self._positions[grid.crs] = project(self._grid.crs, grid.crs, x, y)
+        return grid.pixels(*self._positions[grid.crs])
+
+    def place_in(self, grid: SceneGrid) -> tuple[float, float]:
+        """Row (by bands of 256) and column of the chip's middle in a scene, to sort by."""
+        a, b, c, d, e, f = grid.transform
+        middle = self._grid.size // 2
+        self._pixels(grid)
+        x, y = (v[middle, middle] for v in self._positions[grid.crs])
+        rows = (a * (y - f) - d * (x - c)) / (a * e - b * d)
+        cols = (e * (x - c) - b * (y - f)) / (a * e - b * d)
+        return (float(rows // 256), float(cols)) if np.isfinite(rows + cols) else (0.0, 0.0)
+
+    def read(self, source: Any, scene: SourceScene) -> NDArray[np.float32] | None:
+        """Return (band, size, size), or None if no pixel centre of the chip is on the scene."""
+        cols, rows = self._pixels(scene.grid)
         inside = scene.grid.contains(cols, rows)
         if not inside.any():
             return None
@@ -191,32 +214,33 @@ class _ChipReader:
         cols = np.clip(cols, 0.0, scene.grid.width - 1e-6)
         rows = np.clip(rows, 0.0, scene.grid.height - 1e-6)
         out = np.full((len(scene.indexes), *inside.shape), np.nan)
-        self._fill(out, scene, method, cols, rows, inside)
+        _fill(out, source, scene, method, cols, rows, inside)
         scale, offset = (np.array(v)[:, None, None] for v in (scene.scales, scene.offsets))
         scaled: NDArray[np.float32] = (out * scale + offset).astype(np.float32)
         return scaled
 
-    def _fill(
-        self,
-        out: FloatArray,
-        scene: SourceScene,
-        method: Resampling,
-        cols: FloatArray,
-        rows: FloatArray,
-        inside: NDArray[np.bool_],
-    ) -> None:
-        """Fill the pixels ``inside``; where they span a large window, one part after another."""
-        if not inside.any():
-            return
-        box = _window_of(scene.grid, cols[inside], rows[inside], method.reach)
-        left, top, width, height = box
-        if width * height > _MAX_WINDOW:
-            first = cols < left + width / 2 if width >= height else rows < top + height / 2
-            for part in (inside & first, inside & ~first):
-                self._fill(out, scene, method, cols, rows, part)
-            return
-        values, good = _read_window(self._sources.get(scene), scene, box)
-        out[:, inside] = method.sample(values, good, cols[inside] - left, rows[inside] - top)
+
+def _fill(
+    out: FloatArray,
+    source: Any,
+    scene: SourceScene,
+    method: Resampling,
+    cols: FloatArray,
+    rows: FloatArray,
+    inside: NDArray[np.bool_],
+) -> None:
+    """Fill the pixels ``inside``; where they span a large window, one part after another."""
+    if not inside.any():
+        return
+    box = _window_of(scene.grid, cols[inside], rows[inside], method.reach)
+    left, top, width, height = box
+    if width * height > _MAX_WINDOW:
+        first = cols < left + width / 2 if width >= height else rows < top + height / 2
+        for part in (inside & first, inside & ~first):
+            _fill(out, source, scene, method, cols, rows, part)
+        return
+    values, good = _read_window(source, scene, box)
+    out[:, inside] = method.sample(values, good, cols[inside] - left, rows[inside] - top)
 
 
 def _window_of(

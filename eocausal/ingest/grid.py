@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from eocausal.errors import CRSError
 
 __all__ = [
+    "POLAR_CRS",
     "WGS84",
     "LocalGrid",
     "SceneGrid",
@@ -34,6 +35,7 @@ FloatArray = NDArray[np.float64]
 Affine6 = tuple[float, float, float, float, float, float]
 
 WGS84: Final = "EPSG:4326"
+POLAR_CRS: Final = ("EPSG:5041", "EPSG:5042")
 _CYLINDRICAL: Final = ("Mercator", "Cylindrical", "Pseudo Mercator")
 _NOT_CYLINDRICAL: Final = ("Transverse", "Oblique", "Cassini")
 _local = threading.local()

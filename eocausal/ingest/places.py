@@ -23,7 +23,7 @@ from eocausal.errors import (
     MissingColumnError,
 )
 from eocausal.ingest.footprints import polygon_on_globe, square_ring
-from eocausal.ingest.grid import WGS84, local_crs, parse_crs, project, same_crs
+from eocausal.ingest.grid import POLAR_CRS, WGS84, local_crs, parse_crs, project, same_crs
 
 __all__ = ["Centres", "locate", "read_neighborhoods"]
 
@@ -253,11 +253,11 @@ def _squares(places: gpd.GeoDataFrame, size_m: float) -> gpd.GeoDataFrame:
     lon, lat = project(crs, WGS84, places.geometry.x, places.geometry.y)
     lon = _wrapped(lon)
     zones = np.array(local_crs(lon, lat))
-    u, v = square_ring(8)
     shapes = np.empty(len(places), dtype=object)
     for zone in np.unique(zones):
         rows = np.flatnonzero(zones == zone)
         cx, cy = project(WGS84, zone, lon[rows], lat[rows])
+        u, v = square_ring(64 if zone in POLAR_CRS else 8)
         ring_x = cx[:, None] + (u - 0.5) * size_m
         ring_y = cy[:, None] + (v - 0.5) * size_m
         out_x, out_y = project(zone, crs, ring_x, ring_y)

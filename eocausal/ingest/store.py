@@ -70,10 +70,10 @@ def read_failures(path: Path) -> list[Failure]:
     return [Failure(**row) for row in json.loads(raw.tobytes() or b"[]")]
 
 
-def shard_length(n: int, periods: int, bands: int, size: int, wanted: int = 64) -> int:
-    """Neighborhoods per shard: ``wanted``, or fewer so that a shard holds at most 128 MiB."""
+def shard_length(n: int, periods: int, bands: int, size: int) -> int:
+    """Neighborhoods per shard: an eighth of all, from 16 to 256, within 128 MiB of pixels."""
     chip = periods * bands * size * size * 4
-    return max(1, min(wanted, n, _SHARD_BYTES // chip))
+    return max(1, min(max(16, -(-n // 8)), 256, n, _SHARD_BYTES // chip))
 
 
 def write_shard(job: ShardJob) -> int:
