@@ -15,6 +15,7 @@ from eocausal.errors import (
     AlignmentError,
     CRSError,
     CubeError,
+    DesignError,
     DuplicateIdError,
     EmbeddingError,
     EmptyInputError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
     import xarray as xr
+    from numpy.typing import NDArray
 
 __all__ = [
     "CUBE_DIMS",
@@ -41,6 +43,7 @@ __all__ = [
     "check_neighborhoods",
     "check_panel",
     "check_same_neighborhoods",
+    "codes",
 ]
 
 NEIGHBORHOOD: Final = "neighborhood"
@@ -306,3 +309,23 @@ def check_same_neighborhoods(
             next_step=f"Check that both use the same ids and the same type "
             f"({wanted.dtype} against {present.dtype}).",
         )
+
+
+def codes(values: pd.Series, name: str) -> NDArray[np.int64]:
+    """Turn a grouping column into codes 0..G-1 in sorted order.
+
+    Raises
+    ------
+    DesignError
+        If a value is missing.
+    """
+    if values.isna().any():
+        raise DesignError(
+            f"{name!r} is missing for {int(values.isna().sum())} units: "
+            f"{some(values.index[values.isna()])}.",
+            cause="A unit without a group cannot be kept together with its group.",
+            next_step="Complete the column, or drop these units.",
+        )
+    import pandas as pd
+
+    return np.asarray(pd.factorize(values, sort=True)[0], dtype=np.int64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from eocausal.contracts import check_columns, some
+from eocausal.contracts import check_columns, codes, some
 from eocausal.errors import AssignmentError, DesignError, OneArmError, OneClusterError
 
 if TYPE_CHECKING:
@@ -170,24 +170,6 @@ def _arm(values: pd.Series, name: str) -> NDArray[np.float64]:
             next_step="Check the filter and the join that made this table.",
         )
     return arm
-
-
-def codes(values: pd.Series, name: str) -> NDArray[np.int64]:
-    """Turn a grouping column into codes 0..G-1 in sorted order.
-
-    Raises
-    ------
-    DesignError
-        If a value is missing.
-    """
-    if values.isna().any():
-        raise DesignError(
-            f"{name!r} is missing for {int(values.isna().sum())} units: "
-            f"{some(values.index[values.isna()])}.",
-            cause="A unit without a group cannot be kept together with its group.",
-            next_step="Complete the column, or drop these units.",
-        )
-    return np.asarray(pd.factorize(values, sort=True)[0], dtype=np.int64)
 
 
 def parse_date(text: str, *, what: str) -> pd.Timestamp:

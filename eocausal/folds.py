@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from eocausal.contracts import check_columns
-from eocausal.designs import codes
+from eocausal.contracts import check_columns, codes
 from eocausal.errors import FoldError, OneClusterError
 
 if TYPE_CHECKING:

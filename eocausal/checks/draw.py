@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from eocausal.designs import codes
+from eocausal.contracts import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,6 +123,8 @@ class Draw:
         """Draw (G,) arms anew: permuted within strata, or by their known probabilities."""
         if self.prob is not None:
             return np.asarray(rng.random(self.n_units) < self.prob)
+        if self.stratum.max() == 0:
+            return rng.permutation(self.arm)
         order = np.lexsort((rng.random(self.n_units), self.stratum))
         arm = np.empty_like(self.arm)
         arm[order] = self.arm[np.argsort(self.stratum, kind="stable")]

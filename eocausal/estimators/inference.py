@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.spatial import cKDTree
 
-from eocausal.contracts import check_columns
-from eocausal.designs import codes
+from eocausal.contracts import check_columns, codes
 from eocausal.effects import Influence, Variance
 from eocausal.errors import EstimationError, OneClusterError
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eocausal.designs import codes
+from eocausal.contracts import codes
 from eocausal.errors import EstimationError, OneClusterError
 from eocausal.estimators.learners import (
     EffectLearner,
@@ -219,12 +219,14 @@ class RateDistribution:
 
         The variance is the median over splits of SE² + (estimate - median)² (Chernozhukov et al.
         2018); twice the median p-value is valid whatever the dependence of splits (Rüschendorf
-        1982; van de Wiel et al. 2009).
+        1982; van de Wiel et al. 2009). A split whose ranking did worse than chance counts as no
+        evidence (p = 1).
         """
         out = []
         z = float(stats.norm.ppf(0.975))
         for name, rows in self.splits.groupby("target", sort=False):
             middle = float(rows["estimate"].median())
+            p_value = rows["p_value"].where(rows["ratio"] > 0, 1.0)
             error = float(
                 np.sqrt((rows["std_error"] ** 2 + (rows["estimate"] - middle) ** 2).median())
             )
@@ -235,7 +237,7 @@ class RateDistribution:
                 "std_error": error,
                 "ci_low": middle - z * error,
                 "ci_high": middle + z * error,
-                "p_value": min(1.0, 2 * float(rows["p_value"].median())),
+                "p_value": min(1.0, 2 * float(p_value.median())),
                 "n": self.n,
                 "n_clusters": self.n_clusters,
                 "sd_over_splits": float(rows["estimate"].std(ddof=1)),

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eocausal.contracts import check_columns, check_same_neighborhoods, some
-from eocausal.designs import codes
+from eocausal.contracts import check_columns, check_same_neighborhoods, codes, some
 from eocausal.errors import (
     AlignmentError,
     DuplicateIdError,

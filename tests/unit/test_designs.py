@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eocausal.designs import Adoption, Event, Trial, codes
+from eocausal.contracts import codes
+from eocausal.designs import Adoption, Event, Trial
 from eocausal.errors import (
     AssignmentError,
     DesignError,
