@@ -205,9 +205,12 @@ def pure_values(column: Column, draw: Draw) -> Pattern | None:
 
 
 def separated(column: Column, draw: Draw) -> Pattern | None:
-    """One threshold splits the arms, up to a few units: a number that contains the arm."""
+    """One threshold splits the arms, up to a few units: the column contains the arm.
+
+    Texts are taken in alphabetical order, so that ``T-0031`` against ``C-0007`` shows.
+    """
     k = len(column.values)
-    if column.number is None or k < 2:
+    if k < 2:
         return None
     seen = column.present
     code, treated = column.code[seen], draw.treated[seen]
@@ -230,9 +233,9 @@ def separated(column: Column, draw: Draw) -> Pattern | None:
     chance = draw.log_chance(right) + math.log(2)
     if (r := int(erring.sum())) > 0 or not seen.all():
         chance += math.log(min(k, draw.n_units)) + float(log_choose(draw.n_units, r))
-    middle = (column.values[cut] + column.values[cut + 1]) / 2
+    low, up = ("control", "treated") if high else ("treated", "control")
     how = (
-        f"contains the arm: {'treated' if high else 'control'} units lie above {middle:.6g} and "
-        f"the others below, with {int(wrong.sum()):,} exceptions"
+        f"contains the arm: {low} units have values up to {column.shown(cut)} and {up} units from "
+        f"{column.shown(cut + 1)}, with {int(wrong.sum()):,} exceptions"
     )
     return Pattern(how, chance, throughout=draw.throughout(right, column.code))

@@ -91,6 +91,7 @@ ALONE = {
     "equal": lambda t, d, rng: t,
     "reversed": lambda t, d, rng: 1 - t,
     "text": lambda t, d, rng: np.where(t == 1, "treated", "control"),
+    "label": lambda t, d, rng: [f"{'CT'[a]}-{i:05d}" for i, a in enumerate(t)],
     "boolean": lambda t, d, rng: t == 1,
     "category": lambda t, d, rng: pd.Categorical(np.where(t == 1, "a", "b")),
     "affine": lambda t, d, rng: 7.25 - 3 * t,
