@@ -260,9 +260,9 @@ def check_embedding(embedding: xr.DataArray) -> xr.DataArray:
             cause="It must be (neighborhood, feature) or (neighborhood, period, feature).",
             next_step="Make it with eocausal.encode, or transpose it.",
         )
-    if not embedding.indexes["neighborhood"].is_unique:
+    if "neighborhood" not in embedding.indexes or not embedding.indexes["neighborhood"].is_unique:
         raise EmbeddingError(
-            "The embedding's neighborhood labels are not unique.",
+            "The embedding's neighborhood labels are missing or not unique.",
             cause="Units are joined to images by that label.",
             next_step="Keep one row per neighborhood.",
         )

@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from eocausal.contracts import check_columns, codes, some
-from eocausal.errors import AssignmentError, DesignError, OneArmError, OneClusterError
+from eocausal.errors import (
+    AssignmentError,
+    DesignError,
+    EmptyInputError,
+    OneArmError,
+    OneClusterError,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,6 +109,12 @@ class Trial:
         MissingColumnError, AssignmentError, OneArmError, OneClusterError
         """
         check_columns(units, self.columns, what="units table")
+        if len(units) == 0:
+            raise EmptyInputError(
+                "The units table has no rows.",
+                cause="There is no one whose outcome could be compared.",
+                next_step="Check the filter and the join that made this table.",
+            )
         treated = _arm(units[self.arm], self.arm)
         if self.cluster is None:
             cluster = np.arange(len(units))
@@ -175,13 +187,16 @@ def _arm(values: pd.Series, name: str) -> NDArray[np.float64]:
 def parse_date(text: str, *, what: str) -> pd.Timestamp:
     """Parse an ISO date or raise ``DesignError``."""
     try:
-        return pd.Timestamp(text)
-    except ValueError as error:
+        date = pd.Timestamp(text)
+    except ValueError:
+        date = pd.NaT
+    if not isinstance(date, pd.Timestamp):
         raise DesignError(
             f"{what}={text!r} is not a date.",
-            cause=str(error),
+            cause="Before and after are told by it.",
             next_step="Write it as YYYY-MM-DD.",
-        ) from error
+        )
+    return date
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +246,15 @@ class Event:
             )
 
     def post(self, times: pd.DatetimeIndex) -> NDArray[np.bool_]:
-        """Which times are after the event, both pre- and post-period being non-empty."""
+        """Which times count as after the event.
+
+        Those from ``when`` on, through the end of the month or year that ``end`` names.
+
+        Raises
+        ------
+        DesignError
+            If no time is before, or none after the event.
+        """
         after = np.asarray(times >= pd.Timestamp(self.when))
         if not after.any() or after.all():
             raise DesignError(
@@ -240,4 +263,6 @@ class Event:
                 cause="An effect needs times before and after.",
                 next_step="Check the date against the record.",
             )
+        if self.end is not None:
+            after &= np.asarray(times <= pd.Period(self.end).end_time)
         return after

@@ -215,7 +215,12 @@ class EffectEstimate:
         return EffectEstimate.of(
             self.estimate, self.influence, estimand=self.estimand, method=self.method,
             units=self.units, vcov=vcov, level=self.level, extra=self.extra,
+            status=self.status if self.status is not Status.WARNED else Status.OK,
+            note=self.note.removesuffix(self._variance_note()).strip(),
         )  # fmt: skip
+
+    def _variance_note(self) -> str:
+        return self.vcov.variance(self.influence, self.units).note
 
     def __sub__(self, other: EffectEstimate) -> EffectEstimate:
         return difference(self, other)
@@ -311,6 +316,12 @@ def pool(
             cause="The list of estimates is empty.",
             next_step="Give at least one estimate.",
         )
+    if weights is None and not all(e.std_error > 0 for e in estimates):
+        raise EstimationError(
+            "An estimate to be pooled has no standard error above zero.",
+            cause="Its inverse variance is not a weight.",
+            next_step="Leave it out, or give weights.",
+        )
     raw = [1 / e.std_error**2 for e in estimates] if weights is None else list(weights)
     if len(raw) != len(estimates) or min(raw) < 0 or not sum(raw) > 0:
         raise EstimationError(
@@ -335,17 +346,26 @@ def pool(
 
 
 def _joined_units(a: EffectEstimate, b: EffectEstimate) -> pd.DataFrame:
-    if a.units is b.units or a.units.index.equals(b.units.index):
-        return a.units
-    both = isinstance(a.units.index, pd.RangeIndex) and isinstance(b.units.index, pd.RangeIndex)
-    if both:
+    one, two = a.units, b.units
+    if one is two:
+        return one
+    numbered = isinstance(one.index, pd.RangeIndex) and isinstance(two.index, pd.RangeIndex)
+    if numbered and not _same_people(one, two):
         raise AlignmentError(
             f"The two estimates number their {a.n} and {b.n} units 0, 1, 2, ...",
             cause="Labels would match by accident, and the covariance would be wrong.",
             next_step="Set a real unit id as index of both tables before estimating.",
         )
-    extra = b.units.loc[~b.units.index.isin(a.units.index)]
-    return pd.concat([a.units, extra]) if len(extra) else a.units
+    extra = two.loc[~two.index.isin(one.index)]
+    return pd.concat([one, extra]) if len(extra) else one
+
+
+def _same_people(one: pd.DataFrame, two: pd.DataFrame) -> bool:
+    """Whether two tables numbered 0, 1, 2, ... are versions of one table: most columns agree."""
+    if not one.index.equals(two.index):
+        return False
+    shared = [c for c in one.columns if c in two.columns]
+    return sum(one[c].equals(two[c]) for c in shared) * 2 > len(shared)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -64,7 +64,15 @@ def fold_groups(
     ------
     OneClusterError
         If there are fewer groups than folds.
+    FoldError
+        If ``k`` is less than 2.
     """
+    if k < 2:
+        raise FoldError(
+            f"k={k} folds leave nothing to fit on.",
+            cause="Each fold is predicted by a model fitted on the others.",
+            next_step="Use at least 2 folds; 5 is usual.",
+        )
     n_groups = int(group.max()) + 1
     if n_groups < k:
         raise OneClusterError(
@@ -154,7 +162,8 @@ class SpatialBlocks:
                 next_step="Complete the coordinates or drop these units.",
             )
         middle = float(np.median(lat))
-        x = 6371.0 * np.cos(middle) * ((lon - np.median(lon) + np.pi) % (2 * np.pi) - np.pi)
+        centre = float(np.arctan2(np.sin(lon).mean(), np.cos(lon).mean()))
+        x = 6371.0 * np.cos(middle) * ((lon - centre + np.pi) % (2 * np.pi) - np.pi)
         y = 6371.0 * np.sin(lat) / max(np.cos(middle), 1e-6)
         cells = np.stack([np.floor(x / self.km), np.floor(y / self.km)], axis=1)
         return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)

@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ __all__ = [
 def _plain(value: Any) -> Any:
     """Turn dataclasses, paths, dates and numpy scalars into JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"__class__": type(value).__name__, **asdict(value)}
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {"__class__": type(value).__name__, **parts}
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "isoformat"):
@@ -102,8 +103,9 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         yield temporary
         if not temporary.exists():
             raise FileNotFoundError(f"nothing was written to {temporary}")
-        if target.is_dir() and not target.is_symlink():
-            target.rename(holder / ".replaced")
+        if target.is_dir() or temporary.is_dir():
+            with suppress(FileNotFoundError):
+                target.rename(holder / ".replaced")
         os.replace(temporary, target)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
@@ -112,18 +114,9 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 def write_json(target: Path | str, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all; NaN becomes null."""
     with atomic_path(target) as temporary:
-        text = json.dumps(_without_nan(value), indent=2, default=_plain, ensure_ascii=False)
+        plain = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
+        text = json.dumps(plain, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {str(k): _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +192,10 @@ class StageCache:
         note = self._note(stage)
         if not note.exists():
             return None
-        record: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            record: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError:
+            return None
         if record["key"] != key:
             return None
         outputs: dict[str, str] = record["outputs"]

@@ -189,7 +189,6 @@ def test_embedding():
         check_embedding(bare)
 
 
-@pytest.mark.xfail(raises=KeyError, reason="check_embedding reads labels that may be absent")
 def test_embedding_without_labels():
     with pytest.raises(EmbeddingError):
         check_embedding(embedding().drop_vars("neighborhood"))

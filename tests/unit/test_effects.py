@@ -68,7 +68,6 @@ def test_few_clusters_warn():
     assert back.note == ""
 
 
-@pytest.mark.xfail(reason="with_vcov and differences forget the status and note of the estimate")
 def test_status_survives():
     e = estimate(status=Status.EXTRAPOLATED, note="Far away.")
     assert e.with_vcov(HC0()).status is Status.EXTRAPOLATED

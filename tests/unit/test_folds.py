@@ -106,9 +106,6 @@ def test_too_few_groups():
         GroupFolds("w", 2).assign(pd.DataFrame({"v": ["a", "b"]}), seed=0)
 
 
-@pytest.mark.xfail(
-    reason="fold_groups takes k=0 (ValueError) and k=1 (one fold, nothing to fit on)"
-)
 @pytest.mark.parametrize("k", [-1, 0, 1])
 def test_number_of_folds_must_allow_cross_fitting(k):
     with pytest.raises(FoldError):
@@ -152,7 +149,6 @@ def test_spatial_blocks_keep_their_size_toward_the_pole(lat):
     assert full["x"].median() > 35
 
 
-@pytest.mark.xfail(reason="SpatialBlocks centres on the median of raw longitudes")
 def test_spatial_blocks_centred_on_the_antimeridian():
     block = SpatialBlocks(km=200).blocks(points([179.9, -179.9, 179.8, -179.8], [0.1] * 4))
     assert len(set(block)) <= 2
