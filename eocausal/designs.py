@@ -186,10 +186,7 @@ def _arm(values: pd.Series, name: str) -> NDArray[np.float64]:
 
 def parse_date(text: str, *, what: str) -> pd.Timestamp:
     """Parse an ISO date or raise ``DesignError``."""
-    try:
-        date = pd.Timestamp(text)
-    except ValueError:
-        date = pd.NaT
+    date = pd.to_datetime(text, errors="coerce")
     if not isinstance(date, pd.Timestamp):
         raise DesignError(
             f"{what}={text!r} is not a date.",
