@@ -49,6 +49,8 @@ _PUBLIC = {
     "check": "checks.base",
     "Leakage": "checks.leakage",
     "Balance": "checks.balance",
+    "Attrition": "checks.overlap",
+    "TrialData": "checks.leakage",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -214,8 +214,15 @@ class Adoption:
     def treated(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Whether each row's outcome lies at or after its unit's start."""
         check_columns(table, [self.start, self.time], what="table")
-        begun = pd.to_datetime(table[self.start])
-        return np.asarray(begun.notna() & (pd.to_datetime(table[self.time]) >= begun))
+        begun, now = _dates(table[self.start]), _dates(table[self.time])
+        return np.asarray(begun.notna() & (now >= begun))
+
+
+def _dates(values: pd.Series) -> pd.Series:
+    """Read dates; whole numbers are years."""
+    if pd.api.types.is_numeric_dtype(values):
+        values = values.astype("Int64").astype("string")
+    return pd.to_datetime(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,6 +295,8 @@ def difference(a: EffectEstimate, b: EffectEstimate) -> EffectEstimate:
         units=units,
         vcov=a.vcov,
         level=a.level,
+        status=max(a.status, b.status, key=list(Status).index),
+        note=" ".join(dict.fromkeys(e.note for e in (a, b) if e.note)),
     )
 
 

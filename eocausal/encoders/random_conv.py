@@ -278,10 +278,11 @@ def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (i < total % parts) for i in range(parts)]
 
 
-# Responses of this size stay in the cache of a core; on a GPU they only bound memory.
-_CPU_BYTES = 4 << 20
+# Responses of this size stay in a processor's cache and below the size from which malloc maps
+# fresh pages; smaller ones would make threads wait for each other. On a GPU they bound memory.
+_CPU_BYTES = 8 << 20
 _GPU_BYTES = 512 << 20
-_FILTERS_AT_ONCE = 64
+_FILTERS_AT_ONCE = 128
 
 
 class _RandomConvNetwork(torch.nn.Module):

@@ -137,7 +137,7 @@ def _cube(found: Validation) -> CubePlan | None:
             image.periods,
             crs=image.crs,
             mask_band=image.mask_band,
-        ),  # fmt: skip
+        ),
     )
 
 

@@ -145,6 +145,8 @@ def test_adoption():
         }
     )
     assert Adoption("start", "time").treated(units).tolist() == [False, True, True, False]
+    years = pd.DataFrame({"start": [2005, 2005, None], "time": [2004, 2005, 2006]})
+    assert Adoption("start", "time").treated(years).tolist() == [False, True, False]
     with pytest.raises(MissingColumnError):
         Adoption("begin", "time").treated(units)
 

@@ -72,6 +72,9 @@ def test_status_survives():
     e = estimate(status=Status.EXTRAPOLATED, note="Far away.")
     assert e.with_vcov(HC0()).status is Status.EXTRAPOLATED
     assert "Far away." in e.with_vcov(HC0()).note
+    apart = e - estimate()
+    assert apart.status is Status.EXTRAPOLATED
+    assert apart.note == "Far away."
 
 
 def test_path():
