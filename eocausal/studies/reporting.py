@@ -105,7 +105,7 @@ def _summary(space: Workspace, estimates: list[dict[str, Any]]) -> list[str]:
     for record in estimates:
         if record["estimand"] == "minimum detectable effect":
             sentences.append(
-                "Before any result was looked at, the trial could find an effect of "
+                "Judged blind to the arms, the trial could find an effect of "
                 f"{record['estimate']:.3g} or more with 80 % probability."
             )
     return sentences

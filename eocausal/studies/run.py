@@ -83,7 +83,7 @@ def run_study(
     """
     file, folder = read_study(path), Path(out).resolve()
     _refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".stages").mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         return _run(file, folder, workers, reporter or Quiet())
 
@@ -94,7 +94,6 @@ def _run(file: StudyFile, folder: Path, workers: int, reporter: Reporter) -> Run
     for left in folder.glob(".*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     stored = StageCache(folder / ".stages")
-    stored.folder.mkdir(exist_ok=True)
     files = FileHashes(stored.folder / "files.json").groups(input_files(file), file.root)
     space = Workspace(file, folder, workers)
     hashes = {**digests(files), "encoder": _encoder_hash(file)}
