@@ -115,13 +115,21 @@ class EffectMap:
         above = int((known["ci_low"] > 0).sum())
         below = int((known["ci_high"] < 0).sum())
         outside = int((t["status"] == Status.EXTRAPOLATED).sum())
-        return (
-            f"{len(known):,} of {len(t):,} neighborhoods have an estimate, from "
-            f"{known['estimate'].min():.3g} to {known['estimate'].max():.3g} "
-            f"(median {known['estimate'].median():.3g}). The {self.level:.0%} interval lies above "
-            f"zero in {above:,} and below zero in {below:,}; {outside:,} are unlike any place in "
-            "the study, so that their estimate is an extrapolation."
+        low, high, middle = (
+            f"{v:.3g}".replace("-", "\N{MINUS SIGN}")
+            for v in (known["estimate"].min(), known["estimate"].max(), known["estimate"].median())
         )
+        text = (
+            f"{len(known):,} of {len(t):,} neighborhoods have an estimate, from {low} to {high} "
+            f"(median {middle}). The {self.level:.0%} interval lies above zero in {above:,} and "
+            f"below zero in {below:,}."
+        )
+        if outside:
+            text += (
+                f" In {outside:,} the imagery is unlike any place of the study: "
+                "there the estimate is an extrapolation."
+            )
+        return text
 
     def write(self, path: Path | str, *, resolution: float | None = None) -> Path:
         """Write GeoParquet (``.parquet``), GeoPackage (``.gpkg``) or a COG (``.tif``).
