@@ -129,8 +129,11 @@ def _run(file: StudyFile, folder: Path, workers: int, reporter: Reporter) -> Run
 def _do(
     stage: Stage, key: str, stored: StageCache, space: Workspace, reporter: Reporter
 ) -> tuple[dict[str, str], float]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     begin = time.perf_counter()
-    with reporter.stage(stage.title) as advance:
+    limit = 1 if stage.one_thread else None
+    with reporter.stage(stage.title) as advance, threadpool_limits(limit):
         outputs = stage.work(space, advance)
         hashes = stored.store(stage.name, key, outputs)
     return hashes, round(time.perf_counter() - begin, 3)

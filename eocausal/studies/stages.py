@@ -64,6 +64,9 @@ class Stage:
         Groups of input files and names of stages that it depends on.
     work
         Does it and returns the names of its outputs within the run folder.
+    one_thread
+        Whether linear algebra is held to one thread, so that sums are taken in the same order, and
+        the last digits are the same, on any number of cores.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Stage:
     parameters: Callable[[Study], Any]
     needs: tuple[str, ...]
     work: Callable[[Workspace, Progress], list[str]]
+    one_thread: bool = True
 
 
 def check_inputs(space: Workspace, progress: Progress) -> list[str]:
@@ -340,9 +344,9 @@ def stages_of(study: Study) -> list[Stage]:
         Stage("inputs", "Check inputs", _scope("data", "design", "estimate", "checks"),
               ("units", "neighborhoods", "imagery"), check_inputs),
         Stage("cube", "Cut chips", _scope("data.imagery", "data.neighborhoods", "data.units"),
-              ("units", "neighborhoods", "imagery", "inputs"), build),
+              ("units", "neighborhoods", "imagery", "inputs"), build, one_thread=False),
         Stage("embedding", "Encode chips", _scope("data.encoder", "seed", "design.trial.start"),
-              ("cube", "encoder"), embed),
+              ("cube", "encoder"), embed, one_thread=False),
         Stage("average", "Average effect", _scope(*_TABLES), tables, average),
     ]  # fmt: skip
     if study.estimate.heterogeneity is not None:
