@@ -1,0 +1,50 @@
+"""What the README shows is true: its study is valid and its Python runs."""
+
+import re
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+
+import eocausal as eo
+from eocausal.simulate.world import WorldConfig, render_world
+from eocausal.studies.load import load_study
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def block(language):
+    return re.search(rf"```{language}\n(.*?)```", README, flags=re.S).group(1)
+
+
+def test_study_is_valid(tmp_path):
+    path = tmp_path / "my_trial.yaml"
+    path.write_text(block("yaml"), encoding="utf-8")
+    study = load_study(path)
+    assert study.design.trial.cluster == "village"
+
+
+@pytest.mark.slow
+def test_python_runs(tmp_path, monkeypatch, capsys):
+    render_world(
+        WorldConfig(seed=5, n_neighborhoods=80, n_trial=60, scenes_per_year=1), tmp_path / "w"
+    )
+    (tmp_path / "w" / "scenes").rename(tmp_path / "scenes")
+    places = gpd.read_file(tmp_path / "w" / "neighborhoods.gpkg")
+    places.rename(columns={"neighborhood": "village"}).to_file(tmp_path / "villages.gpkg")
+    people = pd.read_csv(tmp_path / "w" / "units.csv", index_col="unit")
+    people = people.rename(columns={"arm": "treated"}).assign(village=people["neighborhood"])
+    monkeypatch.chdir(tmp_path)
+    exec(block("python"), {"people": people, "eo": eo})
+    said = capsys.readouterr().out
+    assert "neighborhoods have an estimate" in said
+    assert "AUTOC" in said
+    assert (tmp_path / "effects.tif").exists()
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in eo.__all__:
+        if name != "__version__":
+            assert getattr(eo, name).__doc__, name
+    assert len(eo.__all__) <= 46
