@@ -76,6 +76,7 @@ def treatment_auc(
     *,
     seed: int,
     components: int = 32,
+    level: float = 0.95,
 ) -> AUC:
     """Predict the arm from image features by ridge logistic regression, across folds.
 
@@ -91,6 +92,8 @@ def treatment_auc(
         How units are dealt to folds.
     components
         Principal components of the features used.
+    level
+        Level of the interval.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def treatment_auc(
     sums = cluster_sums(placement / pairs, a.cluster)
     g = sums.size
     error = float(np.sqrt(g / (g - 1) * (sums @ sums)))
-    return AUC(repr(folds), total / pairs, error, len(units))
+    return AUC(repr(folds), total / pairs, error, len(units), level)
 
 
 def _placements(

@@ -209,6 +209,7 @@ class RateDistribution:
     splits: pd.DataFrame
     n: int
     n_clusters: int
+    level: float = 0.95
 
     def to_frame(self) -> pd.DataFrame:
         """Return a copy of the table of splits."""
@@ -223,7 +224,7 @@ class RateDistribution:
         evidence (p = 1).
         """
         out = []
-        z = float(stats.norm.ppf(0.975))
+        z = float(stats.norm.ppf(0.5 + self.level / 2))
         for name, rows in self.splits.groupby("target", sort=False):
             middle = float(rows["estimate"].median())
             p_value = rows["p_value"].where(rows["ratio"] > 0, 1.0)
@@ -308,7 +309,8 @@ def rate_over_splits(
         if progress is not None:
             progress(split + 1, splits)
     frame = pd.DataFrame(rows).sort_values(["target", "split"], ignore_index=True)
-    return RateDistribution(frame, len(data.y), int(data.cluster.max()) + 1)
+    n_clusters = int(data.cluster.max()) + 1
+    return RateDistribution(frame, len(data.y), n_clusters, learner.level)
 
 
 def _one_split(

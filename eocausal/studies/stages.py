@@ -214,7 +214,9 @@ def rank(space: Workspace, progress: Progress) -> list[str]:
         (grouped, True, WHY_GROUPED),
         (RandomFolds(section.folds), False, WHY_NOT_RANDOM),
     ):
-        auc = treatment_auc(space.trial, tables.units, space.embedding, folds, seed=seed)
+        auc = treatment_auc(
+            space.trial, tables.units, space.embedding, folds, seed=seed, level=spec.level
+        )
         label = f"grouped by {tables.group}" if used else "random"
         method = f"cross-fitted logistic regression, {label} folds"
         records.append({**auc.record(), "method": method, "used": used})
