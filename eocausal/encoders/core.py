@@ -8,8 +8,9 @@ chip whatever the batch. The labelled layer is in :mod:`eocausal.encoders.base`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -253,9 +254,23 @@ def _float32_convolutions() -> AbstractContextManager[None]:
     return flags
 
 
+@contextmanager
+def _one_thread_per_operation() -> Iterator[None]:
+    """Let new threads run torch alone; the setting is the process's and is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class BatchRunner:
     """Runs a fitted encoder on one device, batch by batch.
 
+    On a CPU as many threads as ``torch.get_num_threads()`` says share a batch, each with its own
+    chips: threads that share every operation wait for each other hundreds of times a batch,
+    which is ruinous where other programs use the same cores.
     Where a GPU runs out of memory the batch is halved, for this and all later calls.
     """
 
@@ -299,8 +314,18 @@ class BatchRunner:
             torch.cuda.empty_cache()
 
     def _forward(self, images: Float32) -> Float32:
+        if self.device.type != "cpu":
+            with _float32_convolutions():
+                return self._features(images)
+        workers = min(torch.get_num_threads(), len(images))
+        if workers == 1:
+            return self._features(images)
+        with _one_thread_per_operation(), ThreadPoolExecutor(workers) as pool:
+            return np.concatenate(list(pool.map(self._features, np.array_split(images, workers))))
+
+    def _features(self, images: Float32) -> Float32:
         batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).to(self.device)
-        with torch.inference_mode(), _float32_convolutions():
+        with torch.inference_mode():
             values, valid = standardise(batch, self._scaling)
             features: torch.Tensor = self.network(values, valid)
             empty = ~valid.flatten(1).any(dim=1)

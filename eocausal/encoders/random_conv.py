@@ -278,8 +278,8 @@ def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (i < total % parts) for i in range(parts)]
 
 
-# Responses of this size stay in a processor's cache and below the size from which malloc maps
-# fresh pages; smaller ones would make threads wait for each other. On a GPU they bound memory.
+# Responses of this size stay in a processor's cache and below the size (32 MiB) from which malloc
+# maps fresh pages every time; on a GPU they only bound memory.
 _CPU_BYTES = 8 << 20
 _GPU_BYTES = 512 << 20
 _FILTERS_AT_ONCE = 128

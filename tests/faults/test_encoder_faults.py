@@ -161,6 +161,15 @@ def greedy(room: int) -> tuple[FittedEncoder, Greedy]:
     return FittedEncoder("greedy", spec, Scaling.identity(2), network, 2), network
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_out_of_memory_halves_the_batch_and_goes_on():
     fitted, network = greedy(room=5)
     images = noise(40, 2, 8, 8)

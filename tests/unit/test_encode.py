@@ -125,8 +125,9 @@ def test_threads_do_not_matter():
     try:
         torch.set_num_threads(1)
         one = encode(cube, ENCODER)
-        torch.set_num_threads(2)
+        torch.set_num_threads(3)
         two = encode(cube, ENCODER)
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(one, two, rtol=1e-5)
