@@ -5,9 +5,10 @@ u_j ~ N(0, v²) with correlation ρ within a group (a cluster of assignment that
 places; ρ by analysis of variance), α flat.
 The signal's sd s, the extra noise's sd v and how the signal is spread over the columns are
 integrated over a grid with flat priors, so that intervals carry the uncertainty about how much
-there is to find and where. The spread is a power of the columns' own variance: β_k has prior
-variance in proportion to var(φ_k)^(power - 1), from 1 (ridge: what varies most matters most) to
-0 (every column alike). Averaged over places such intervals have close to their nominal coverage
+there is to find and where. Column k's share of the signal is a mixture of var(φ_k)^power, scaled to
+sum to one (power 1 is ridge: what varies most matters most), and of an even share for every
+column, without which what only faint columns show would be shrunk away with false confidence.
+Averaged over places such intervals have close to their nominal coverage
 (Nychka 1988, JASA 83; Wahba 1983), which is what a map needs; a single place may be covered more
 or less often.
 """
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["FieldPosterior", "fit_field"]
 
 N_SIGNAL = 24
-POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+POWERS = (0.5, 1.0)
+EVEN = (0.0, 0.1, 0.25)
 N_NOISE = 12
 
 
@@ -119,14 +121,13 @@ def fit_field(
 
 
 def _column_scales(phi: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Factors of the columns for each power, the mean square of the rows kept at one."""
-    size = np.sqrt((phi**2).mean(axis=0))
-    size = np.maximum(size, 1e-6 * max(float(size.max()), 1e-300))
+    """Factors of the columns for each spread of the signal; its mean square stays at one."""
+    variance = (phi**2).mean(axis=0)
+    variance = np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-300))
     out = []
     for power in POWERS:
-        factor = size ** (power - 1.0)
-        total = float(np.sqrt(((factor * size) ** 2).sum()))
-        out.append(factor / total)
+        share = variance**power / (variance**power).sum()
+        out += [np.sqrt(((1 - even) * share + even / len(share)) / variance) for even in EVEN]
     return out
 
 

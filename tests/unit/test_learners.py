@@ -1,5 +1,7 @@
 """The DR-learner, its field regression, transport and the treatment AUC."""
 
+import itertools
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from eocausal.errors import (
     SupportError,
 )
 from eocausal.estimators.bases import ForestBasis, PrincipalComponents, RidgeBasis
-from eocausal.estimators.field import POWERS, fit_field
+from eocausal.estimators.field import EVEN, POWERS, fit_field
 from eocausal.estimators.learners import EffectLearner, Places, feature_frame
 from eocausal.estimators.propensity import treatment_auc
 from eocausal.estimators.ranking import rate_over_splits
@@ -62,8 +64,9 @@ def test_field_equals_the_dense_gaussian_posterior():
     log, means, covs = [], [], []
     for v in noise:
         for s in signal:
-            for power in POWERS:
-                prior = size ** (2 * power - 2) / (size ** (2 * power)).sum() * max(s, 1e-9) ** 2
+            for power, even in itertools.product(POWERS, EVEN):
+                share = size ** (2 * power) / (size ** (2 * power)).sum()
+                prior = ((1 - even) * share + even / 4) / size**2 * max(s, 1e-9) ** 2
                 w = 1 / (known + v**2)
                 cov = np.linalg.inv(x.T * w @ x + np.diag([0.0, *(1 / prior)]))
                 mean = cov @ (x.T @ (w * y))
