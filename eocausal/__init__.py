@@ -17,6 +17,8 @@ _PUBLIC = {
     "Nearest": "ingest.resample",
     "encode": "encoders.base",
     "open_embedding": "encoders.base",
+    "fit_encoder": "encoders.base",
+    "load_encoder": "encoders.registry",
     "RandomConv": "encoders.random_conv",
     "SampledPatches": "encoders.random_conv",
     "GaussianPatches": "encoders.random_conv",

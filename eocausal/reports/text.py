@@ -265,7 +265,7 @@ def treatment_auc_in_words(auc: pd.DataFrame) -> str:
         f"{float(row['auc']):.3f} ({low:.3f} to {high:.3f}); 0.5 is what chance gives. "
     )
     if low <= 0.5 <= high:
-        text += "The imagery does not tell the arms apart."
+        text += "There is no evidence that the imagery tells the arms apart."
     elif low > 0.5:
         text += "The imagery tells the arms apart better than chance."
     else:

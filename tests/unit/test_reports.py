@@ -193,7 +193,7 @@ def test_heterogeneity_and_the_use_of_the_map_go_together():
 def test_auc_and_truth_in_words():
     full = content()
     assert "grouped by Balance" in treatment_auc_in_words(full.treatment_auc)
-    assert "does not tell the arms apart. Images are shared." in treatment_auc_in_words(
+    assert "no evidence that the imagery tells the arms apart. Images are shared." in treatment_auc_in_words(
         full.treatment_auc
     )
     words = truth_in_words(full.truth)
