@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eocausal.errors import AlignmentError, EstimationError
+from eocausal.contracts import some
+from eocausal.errors import AlignmentError, DuplicateIdError, EstimationError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -167,12 +168,21 @@ class EffectEstimate:
         ------
         EstimationError
             If the estimate is not finite.
+        DuplicateIdError
+            If unit labels are not unique.
         """
         if not math.isfinite(estimate):
             raise EstimationError(
                 f"The {method} of the {estimand} is {estimate}.",
                 cause="Some outcome, weight or prediction is not finite.",
                 next_step="Look at the outcome and the covariates of the units named above.",
+            )
+        if not units.index.is_unique:
+            repeated = units.index[units.index.duplicated()].unique()
+            raise DuplicateIdError(
+                f"{len(repeated)} unit labels occur more than once: {some(repeated)}.",
+                cause="Influence values are kept by unit, and these cannot be told apart.",
+                next_step="Give the units table a unique index, e.g. with reset_index().",
             )
         variance = vcov.variance(influence, units)
         notes = " ".join(part for part in (note, variance.note) if part)

@@ -7,6 +7,7 @@ import statsmodels.api as sm
 
 from eocausal.designs import Trial
 from eocausal.errors import (
+    DuplicateIdError,
     EstimationError,
     MissingColumnError,
     OneArmError,
@@ -111,6 +112,8 @@ def test_bad_input_is_refused(units):
         lin_adjusted(units, trial, "y", ["agee"])
     with pytest.raises(EstimationError, match="wealth"):
         lin_adjusted(units.assign(wealth=np.inf), trial, "y", ["wealth"])
+    with pytest.raises(DuplicateIdError, match="'u0'"):
+        difference_in_means(pd.concat([units, units.head(2)]), trial, "y")
     few = units.groupby("arm").head(3)
     with pytest.raises(EstimationError, match="covariates"):
         lin_adjusted(few, Trial("arm"), "y", ["age", "wealth"])
