@@ -141,7 +141,8 @@ def encode(
         An encoder, which is fitted on a sample of this cube (:func:`fit_encoder`), or a fitted
         one, which is applied as it is.
     out
-        Zarr store to write; it appears whole or not at all.
+        Zarr store to write; it appears whole or not at all. An older embedding there is replaced,
+        anything else refused.
     batch_size
         Chips at a time; changes memory and speed, not results (to 1e-5).
     device
@@ -165,6 +166,8 @@ def encode(
     import xarray as xr
 
     spec = image_spec(check_cube(cube))
+    if out is not None:
+        _check_free(Path(out))
     where = resolve_device(device)
     if isinstance(encoder, FittedEncoder):
         fitted = encoder
@@ -207,6 +210,15 @@ def encode(
     if out is not None:
         _write(embedding, Path(out))
     return embedding
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and not (out / "embedding" / "zarr.json").is_file():
+        raise EncoderError(
+            f"{out} exists and is not an embedding.",
+            cause="Writing there would delete it.",
+            next_step="Give another out=..., or remove it yourself.",
+        )
 
 
 def _block_length(image: xr.DataArray, batch_size: int) -> int:

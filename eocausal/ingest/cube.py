@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -91,7 +90,8 @@ def build_cube(
     max_failed
         Share of chips that may have no valid pixel, over neighborhoods and periods.
     ledger
-        Receives a row for each scene and chip that could not be used.
+        Receives a row for each scene and chip that could not be used. A file given twice with
+        the same date is used once (``duplicate``).
     progress
         Called with (chips done, chips in all) after every shard.
     workers
@@ -127,8 +127,10 @@ def build_cube(
                 next_step="Give another out=..., or remove it yourself.",
             )
         _build(spec, method, Parts(out, key), units, max(1, workers), progress)
-    elif progress is not None:
-        progress(len(spec.grids), len(spec.grids))
+    else:
+        Parts(out, key).clear()
+        if progress is not None:
+            progress(len(spec.grids), len(spec.grids))
     if ledger is not None:
         ledger.rows.extend(_with_hrefs(read_failures(out), spec))
     cube = open_cube(out)
@@ -137,10 +139,16 @@ def build_cube(
 
 
 def _fingerprint(href: str) -> str:
-    """Hash a file: its bytes up to 64 MiB, else its size, time, first and last MiB."""
+    """Hash a file and the mask beside it: bytes up to 64 MiB, else size, time and both ends."""
     path = Path(href)
     if not path.is_file():
         return href
+    if Path(href + ".msk").is_file():
+        return f"{_digest(path)} {_digest(Path(href + '.msk'))}"
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     stat = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -157,11 +165,11 @@ def _key(spec: CubeSpec, method: Resampling, units: str) -> str:
     return hash_json(
         {
             "format": _FORMAT,
-            "neighborhoods": spec.index.astype(str).tolist(),
+            "neighborhoods": spec.labels.tolist(),
             "grids": [(g.crs, g.transform, g.size) for g in spec.grids],
             "scenes": [
                 (s.name, _fingerprint(s.href), s.grid, s.indexes, s.mask_index, repr(s.nodata),
-                 s.scales, s.offsets, s.date) for s in spec.scenes
+                 s.scales, s.offsets, s.start, s.date) for s in spec.scenes
             ],
             "feeds": hashlib.sha256(spec.pairs.chip.tobytes() + spec.pairs.scene.tobytes())
             .hexdigest(),
@@ -274,7 +282,7 @@ def _summary(
     arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {
         "valid": (both, np.array([v for r in results for v in r.valid], dtype=np.float32)),
         "status": (both, status),
-        "neighborhood": (per_place, _labels(spec.index)),
+        "neighborhood": (per_place, spec.labels),
         "period": (per_period, np.array(spec.periods, dtype=object)),
         "band": (("band",), np.array(spec.bands, dtype=object)),
         "crs": (per_place, np.array(spec.centres.crs, dtype=object)),
@@ -294,19 +302,14 @@ def _summary(
     return arrays, attrs, _failures(spec, results, status)
 
 
-def _labels(index: pd.Index[Any]) -> NDArray[Any]:
-    if pd.api.types.is_integer_dtype(index.dtype):
-        return index.to_numpy(dtype=np.int64)
-    return index.astype(str).to_numpy(dtype=object)
-
-
 def _span(spec: CubeSpec, period: int) -> tuple[str, str]:
     label = spec.periods[period]
     if label != ALL:
         start, end = parse_period(label)
         return start.strftime("%Y-%m-%d"), end.strftime("%Y-%m-%d")
-    dates = sorted({spec.scenes[s].date for s in spec.members[period]})
-    return ("", "") if not dates or dates[0] == "" else (dates[0], dates[-1])
+    scenes = [spec.scenes[s] for s in spec.members[period]]
+    first, last = min(s.start for s in scenes), max(s.date for s in scenes)
+    return (first, last) if first else ("", "")
 
 
 def _latest(dates: list[str]) -> str:
@@ -343,9 +346,8 @@ def _failures(
 
 def _with_hrefs(failures: list[Failure], spec: CubeSpec) -> list[Failure]:
     """Name scenes by where they are; the store itself keeps names without their folder."""
-    where = {s.name: s.href for s in spec.scenes}
     return [
-        Failure(f.stage, f.kind, where.get(f.subject, f.subject), f.reason, f.detail, f.period)
+        Failure(f.stage, f.kind, spec.hrefs.get(f.subject, f.subject), f.reason, f.detail, f.period)
         if f.kind == "scene" else f
         for f in failures
     ]  # fmt: skip
@@ -366,10 +368,12 @@ def _check_failed(cube: xr.Dataset, max_failed: float) -> None:
     share = float(failed.mean())
     if share <= max_failed and not failed.all():
         return
+    step = "the places may lie outside the scenes or the periods hold none."
+    if not failed.all():
+        step += " Raise max_failed to go on anyway."
     counts = {ChipStatus(int(c)).name.lower(): int((status == c).sum()) for c in np.unique(status)}
     raise TooManyFailuresError(
         f"{int(failed.sum())} of {failed.size} chips have no valid pixel ({share:.0%}).",
-        cause=f"At most {max_failed:.0%} may fail; the chips are {counts}.",
-        next_step="Look at the ledger; the places may lie outside the scenes or the periods "
-        "hold none. Raise max_failed to go on anyway.",
+        cause=f"At most {max_failed:.0%} may fail, and never all; the chips are {counts}.",
+        next_step=f"Look at the ledger; {step}",
     )

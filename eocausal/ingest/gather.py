@@ -29,7 +29,10 @@ _GROUP_VALUES: Final = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class SourceScene:
-    """What a task must know of one scene; ``indexes`` are the bands wanted, counted from 1."""
+    """What a task must know of one scene; ``indexes`` are the bands wanted, counted from 1.
+
+    ``start`` and ``date`` are the first and the last day on which it may have been taken.
+    """
 
     name: str
     href: str
@@ -40,6 +43,7 @@ class SourceScene:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     date: str
+    start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,8 @@ def _read_period(job: ShardJob, readers: dict[int, _ChipReader], period: int) ->
             with rasterio.open(scene.href) as source:
                 if (source.width, source.height) != (scene.grid.width, scene.grid.height):
                     raise OSError("its size is not what it was when it was scanned")  # noqa: TRY301
+                if source.count < max(*scene.indexes, scene.mask_index or 1):
+                    raise OSError("it has fewer bands than when it was scanned")  # noqa: TRY301
                 for chip in chips:
                     _read_look(readers[chip], source, index, scene, looks[chip])
         except (RasterioError, OSError) as error:
@@ -262,16 +268,25 @@ def _read_window(
     extra = [] if scene.mask_index is None else [scene.mask_index]
     raw = source.read(indexes=indexes + extra, window=window)
     values = raw[: len(indexes)].astype(np.float64)
-    good = np.isfinite(values)
-    if math.isfinite(scene.nodata):
-        good &= raw[: len(indexes)] != _as_stored(scene.nodata, raw.dtype)
+    known = np.isfinite(raw)
+    for band, nodata in enumerate(_nodata_of(source, scene, indexes + extra)):
+        if math.isfinite(nodata):
+            known[band] &= raw[band] != _as_stored(nodata, raw.dtype)
+    good = known[: len(indexes)]
     if extra:
-        mask = raw[-1]
-        good &= np.isfinite(mask) & (mask != 0)
+        good &= known[-1] & (raw[-1] != 0)
     flags = source.mask_flag_enums
     if any(MaskFlags.per_dataset in flags[i - 1] for i in indexes):
         good &= source.read_masks(indexes=indexes, window=window) != 0
     return values, good
+
+
+def _nodata_of(source: Any, scene: SourceScene, indexes: list[int]) -> list[float]:
+    """Nodata of each band: the scene's, or the bands' own where a file has several."""
+    own = [math.nan if v is None else float(v) for v in source.nodatavals]
+    if own[0] != scene.nodata and not (math.isnan(own[0]) and math.isnan(scene.nodata)):
+        return [scene.nodata] * len(indexes)
+    return [own[i - 1] for i in indexes]
 
 
 def _as_stored(nodata: float, dtype: np.dtype[Any]) -> Any:

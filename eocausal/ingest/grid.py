@@ -79,6 +79,11 @@ def project(source: str, target: str, x: Any, y: Any) -> tuple[FloatArray, Float
 
     Points with no image in ``target`` come back as infinity. Where both CRS are the same the
     coordinates come back as they are, to the last bit.
+
+    Raises
+    ------
+    CRSError
+        If there is no way between them (a local drawing, another planet).
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if same_crs(source, target):
@@ -86,9 +91,15 @@ def project(source: str, target: str, x: Any, y: Any) -> tuple[FloatArray, Float
     cache: dict[tuple[str, str], Any] = _local.__dict__.setdefault("transformers", {})
     transformer = cache.get((source, target))
     if transformer is None:
-        transformer = pyproj.Transformer.from_crs(
-            parse_crs(source), parse_crs(target), always_xy=True
-        )
+        first, last = parse_crs(source), parse_crs(target)
+        try:
+            transformer = pyproj.Transformer.from_crs(first, last, always_xy=True)
+        except pyproj.exceptions.ProjError as error:
+            raise CRSError(
+                f"Coordinates cannot be taken from the CRS {first.name} to {last.name}.",
+                cause=f"{str(error).rstrip('.')}.",
+                next_step="Give data with a CRS that is tied to the Earth.",
+            ) from error
         cache[source, target] = transformer
     out_x, out_y = transformer.transform(x, y)
     return np.asarray(out_x, dtype=np.float64), np.asarray(out_y, dtype=np.float64)

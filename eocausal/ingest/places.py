@@ -9,6 +9,7 @@ from typing import Any, Final
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyogrio
 import shapely
 from numpy.typing import NDArray
@@ -23,7 +24,15 @@ from eocausal.errors import (
     MissingColumnError,
 )
 from eocausal.ingest.footprints import polygon_on_globe, square_ring
-from eocausal.ingest.grid import POLAR_CRS, WGS84, local_crs, parse_crs, project, same_crs
+from eocausal.ingest.grid import (
+    POLAR_CRS,
+    WGS84,
+    local_crs,
+    parse_crs,
+    project,
+    same_crs,
+    x_period,
+)
 
 __all__ = ["Centres", "locate", "read_neighborhoods"]
 
@@ -106,7 +115,7 @@ def _load(path: Path, layer: str | None) -> Any:
     suffix = path.suffix.lower()
     try:
         if suffix in _TABLES:
-            return pd.read_csv(path, sep=_TABLES[suffix])
+            return _load_text(path, _TABLES[suffix])
         if suffix in (".parquet", ".pq", ".geoparquet"):
             return _load_parquet(path)
         layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
@@ -123,11 +132,16 @@ def _load(path: Path, layer: str | None) -> Any:
             cause=f"{error}.",
             next_step="Check that the file is whole and its format is one GDAL reads.",
         ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+        pa.ArrowException,
+    ) as error:
         raise IngestError(
             f"{path} cannot be read as a table.",
             cause=f"{error}.",
-            next_step="Check its separator and encoding (UTF-8).",
+            next_step="Check that it is whole, and its separator and encoding (UTF-8).",
         ) from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise GeometryError(
@@ -136,6 +150,17 @@ def _load(path: Path, layer: str | None) -> Any:
             next_step="Give it as CSV with x=... and y=..., or another layer.",
         )
     return frame
+
+
+def _load_text(path: Path, separator: str) -> pd.DataFrame:
+    table = pd.read_csv(path, sep=separator, low_memory=False)
+    if not isinstance(table.index, pd.RangeIndex):
+        raise IngestError(
+            f"The rows of {path.name} have more fields than its header has names.",
+            cause="A separator at the end of the rows, or decimal commas, would shift the columns.",
+            next_step="Write decimal points, and as many names as fields.",
+        )
+    return table
 
 
 def _load_parquet(path: Path) -> Any:
@@ -196,7 +221,8 @@ def _indexed(places: gpd.GeoDataFrame, id: str | None) -> gpd.GeoDataFrame:
         raise MissingColumnError(
             f"The id column {column!r} is empty in {int(missing.sum())} rows: "
             f"rows {some(np.flatnonzero(missing).tolist())}.",
-            cause="A place without an id cannot be joined to its units.",
+            cause="A place without an id cannot be joined to its units; in text files NA, None "
+            "and null are read as empty.",
             next_step="Fill the ids in, or drop those rows.",
         )
     if places[column].duplicated().any():
@@ -319,12 +345,13 @@ def locate(places: gpd.GeoDataFrame, crs: str | None = None) -> Centres:
     """
     source = places.crs.to_wkt()
     kept = all(c in places.columns for c in SQUARE_COLUMNS)
-    shapes = _continuous(places)
+    shapes = _continuous(np.asarray(places.geometry.array, dtype=object), source)
     if kept:
         lon, lat = (places[c].to_numpy(dtype=float) for c in SQUARE_COLUMNS[1:])
     else:
         box = shapely.bounds(shapes)
         lon, lat = project(source, WGS84, (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2)
+    _refuse_lost(np.isfinite(lon) & np.isfinite(lat), places, [WGS84])
     lon = _wrapped(lon)
     names = np.array([crs] * len(places) if crs else local_crs(lon, lat))
     x, y, side = np.empty(len(places)), np.empty(len(places)), np.empty(len(places))
@@ -339,15 +366,19 @@ def locate(places: gpd.GeoDataFrame, crs: str | None = None) -> Centres:
         x[rows], y[rows] = (low_x + high_x) / 2, (low_y + high_y) / 2
         side[rows] = np.maximum(high_x - low_x, high_y - low_y)
         lon[rows], lat[rows] = project(str(name), WGS84, x[rows], y[rows])
-    lost = ~(np.isfinite(x) & np.isfinite(y) & np.isfinite(lon) & np.isfinite(lat))
-    if lost.any():
+    found = np.isfinite(x) & np.isfinite(y) & np.isfinite(lon) & np.isfinite(lat)
+    _refuse_lost(found, places, sorted(set(names[~found].tolist())))
+    return Centres(tuple(str(n) for n in names), x, y, _wrapped(lon), lat, side)
+
+
+def _refuse_lost(found: NDArray[np.bool_], places: gpd.GeoDataFrame, names: list[str]) -> None:
+    if not found.all():
         raise CRSError(
-            f"{int(lost.sum())} neighborhoods cannot be placed in "
-            f"{some(sorted(set(names[lost].tolist())))}: {some(places.index[lost])}.",
-            cause="Their coordinates lie outside that CRS.",
+            f"{int((~found).sum())} neighborhoods cannot be placed in {some(names)}: "
+            f"{some(places.index[~found])}.",
+            cause="Their coordinates lie outside that CRS, or outside their own.",
             next_step="Leave crs out to use local UTM zones, or correct the coordinates.",
         )
-    return Centres(tuple(str(n) for n in names), x, y, _wrapped(lon), lat, side)
 
 
 def _metres_to(crs: str, metres: FloatArray) -> FloatArray:
@@ -357,16 +388,19 @@ def _metres_to(crs: str, metres: FloatArray) -> FloatArray:
     return np.asarray(metres / parsed.axis_info[0].unit_conversion_factor, dtype=float)
 
 
-def _continuous(places: gpd.GeoDataFrame) -> NDArray[np.object_]:
-    """Geometries with longitudes that run on across the antimeridian instead of breaking."""
-    shapes: NDArray[np.object_] = np.asarray(places.geometry.array, dtype=object)
-    if not places.crs.is_geographic:
+def _continuous(shapes: NDArray[np.object_], crs: str) -> NDArray[np.object_]:
+    """Geometries whose x runs on across the antimeridian instead of breaking.
+
+    That is so for longitudes and for cylindrical projections; others do not break there.
+    """
+    turn = x_period(crs)
+    if turn is None:
         return shapes
     box = shapely.bounds(shapes)
-    wide = box[:, 2] - box[:, 0] > 180.0
+    wide = box[:, 2] - box[:, 0] > turn / 2
 
     def shift(points: FloatArray) -> FloatArray:
-        return np.where(np.arange(2) == 0, points % 360.0, points)
+        return np.where(np.arange(2) == 0, points % turn, points)
 
     if wide.any():
         shapes = shapes.copy()
@@ -382,4 +416,4 @@ def _transformed(shapes: NDArray[np.object_], source: str, target: str) -> NDArr
     moved: NDArray[np.object_] = shapely.transform(
         shapes, lambda p: np.column_stack(project(source, target, p[:, 0], p[:, 1]))
     )
-    return moved
+    return _continuous(moved, target)

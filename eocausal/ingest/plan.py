@@ -35,7 +35,7 @@ class CubePlan:
     outside
         Chips (neighborhood and period) that no scene of their period touches.
     left_out
-        Scenes that lack a band.
+        Scenes that lack a band or are given twice.
     read_bytes
         Source pixels under the chips, before compression.
     shard_bytes
@@ -80,7 +80,9 @@ class CubePlan:
         if self.outside:
             lines.append(f"{self.outside:,} of {self.chips:,} chips lie outside every scene.")
         if self.left_out:
-            lines.append(f"{self.left_out} more scenes lack a band and will be left out.")
+            lines.append(
+                f"{self.left_out} more scenes lack a band or are given twice and will be left out."
+            )
         return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -34,6 +36,7 @@ _DATE_TAGS: Final = (
     "ACQUISITION_DATE", "ACQUISITIONDATETIME", "DATE_ACQUIRED", "SENSING_TIME", "DATETIME",
     "TIFFTAG_DATETIME",
 )  # fmt: skip
+_NOT_DEGREES: Final = "Its CRS is in degrees, but its coordinates lie beyond any on Earth."
 _DATE_KEYS: Final = ("datetime", "time", "acquired", "date")
 
 
@@ -63,8 +66,8 @@ def scan(
     Parameters
     ----------
     paths
-        A folder (searched with its subfolders for ``.tif`` and ``.tiff``), a file, a glob
-        pattern, or a list of these.
+        A folder (searched with its subfolders, links included, for ``.tif`` and ``.tiff``), a
+        file, a glob pattern, or a list of these.
     time
         Date of all scenes: ``'YYYY'``, ``'YYYY-MM'``, ``'YYYY-MM-DD'`` or a range with ``/``.
     time_pattern
@@ -81,7 +84,7 @@ def scan(
         folders with a file for each place: such a scene feeds only the neighborhood with that
         id, even where it overlaps others. It adds the column ``neighborhood``.
     ledger
-        Receives a row for every file left out (``read_error``, ``no_crs``,
+        Receives a row for every file left out (``read_error``, ``no_crs``, ``wrong_crs``,
         ``no_georeference``, ``band_count``, ``dtype``).
 
     Returns
@@ -110,7 +113,7 @@ def scan(
         span=parse_period(time) if time is not None and time != ALL else None,
         time_pattern=_checked(time_pattern, ("date", "year"), "time_pattern"),
         place_pattern=_checked(neighborhood_pattern, ("neighborhood",), "neighborhood_pattern"),
-        bands=tuple(bands) if bands is not None else None,
+        bands=_named(bands),
         nodata=nodata,
         crs=parse_crs(crs).to_string() if crs is not None else None,
     )
@@ -127,6 +130,19 @@ def scan(
     if not rows:
         _raise_none_left(failures)
     return gpd.GeoDataFrame(pd.DataFrame(rows), geometry="geometry", crs=WGS84)
+
+
+def _named(bands: Sequence[str] | None) -> tuple[str, ...] | None:
+    if bands is None:
+        return None
+    names = (bands,) if isinstance(bands, str) else tuple(str(b) for b in bands)
+    if len(set(names)) < len(names):
+        raise BandError(
+            f"A band is named twice: {some(names, 20)}.",
+            cause="Which of the two is meant later could not be told.",
+            next_step="Give each band of the files a name of its own.",
+        )
+    return names
 
 
 def _checked(pattern: str | None, groups: tuple[str, ...], name: str) -> str | None:
@@ -157,11 +173,15 @@ def _raise_none_left(failures: list[Failure]) -> None:
         raise BandError(
             message, cause=first, next_step="Give as many names in bands=... as there are bands."
         )
-    if reasons == {"no_crs"}:
-        raise CRSError(
-            message, cause=first, next_step="Pass crs=... if you know it, e.g. crs='EPSG:32636'."
-        )
-    raise SceneError(message, cause=first, next_step="Check the files, or fetch them again.")
+    if reasons <= {"no_crs", "wrong_crs"}:
+        step = "Correct crs=..., or the files' own CRS (gdal_edit.py -a_srs EPSG:...)."
+        if "no_crs" in reasons:
+            step = "Pass crs=... if you know it, e.g. crs='EPSG:32636'."
+        raise CRSError(message, cause=first, next_step=step)
+    step = "Check the files, or fetch them again."
+    if reasons == {"no_georeference"}:
+        step = "Put them on a map grid first, e.g. with gdalwarp."
+    raise SceneError(message, cause=first, next_step=step)
 
 
 def _is_remote(text: str) -> bool:
@@ -177,8 +197,7 @@ def _find(paths: str | Path | Sequence[str | Path]) -> list[str]:
         if _is_remote(text):
             found.append(text)
         elif path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            found += [str(p.absolute()) for p in inside if p.is_file()]
+            found += _inside(path.absolute())
         elif path.is_file():
             found.append(str(path.absolute()))
         elif glob.has_magic(text):
@@ -199,6 +218,21 @@ def _find(paths: str | Path | Sequence[str | Path]) -> list[str]:
     return sorted(set(found))
 
 
+def _inside(folder: Path) -> list[str]:
+    """Images under a folder; links are followed once, and those that lead nowhere are kept."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(base)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [os.path.join(base, n) for n in names if Path(n).suffix.lower() in _SUFFIXES]
+    return found
+
+
 def _header(href: str, options: _Options) -> dict[str, Any] | Failure:
     def failure(reason: str, detail: str) -> Failure:
         return Failure("scan", "scene", href, reason, detail)
@@ -210,9 +244,15 @@ def _header(href: str, options: _Options) -> dict[str, Any] | Failure:
                 header = _read_header(source)
     except (RasterioError, OSError, UnicodeDecodeError) as error:
         return failure("read_error", f"The header cannot be read: {error}")
+    except CRSError as error:
+        return failure("wrong_crs", f"{error.fact} {error.cause}")
     grid, problem = _georeference(header, options.crs, href)
     if grid is None:
         return failure(*problem)
+    try:
+        footprint = scene_footprint(grid)
+    except CRSError as error:
+        return failure("wrong_crs", f"{error.fact} {error.cause}")
     if header["dtype"].startswith("complex"):
         return failure("dtype", f"Its pixels are {header['dtype']}, not real numbers.")
     count = header["count"]
@@ -237,7 +277,7 @@ def _header(href: str, options: _Options) -> dict[str, Any] | Failure:
         "time_end": span[1] if span else pd.NaT,
         "time_source": found_in,
         "size_bytes": local.stat().st_size if local is not None and local.exists() else 0,
-        "geometry": scene_footprint(grid),
+        "geometry": footprint,
     }
     if options.place_pattern is not None:
         match = re.search(options.place_pattern, Path(href).name)
@@ -279,6 +319,9 @@ def _georeference(
     header: dict[str, Any], crs: str | None, href: str
 ) -> tuple[SceneGrid | None, tuple[str, str]]:
     own = header["crs"]
+    if header["identity"] or header["singular"]:
+        what = "only ground control points" if header["gcps"] else "no affine transform"
+        return None, ("no_georeference", f"It has {what}, so its pixels have no place on Earth.")
     if own is None and crs is None:
         return None, ("no_crs", "It has no coordinate reference system.")
     if (
@@ -291,10 +334,20 @@ def _georeference(
             cause="One of them is wrong, and the scene would silently move.",
             next_step="Leave crs out to use each file's own.",
         )
-    if header["identity"] or header["singular"]:
-        what = "only ground control points" if header["gcps"] else "no affine transform"
-        return None, ("no_georeference", f"It has {what}, so its pixels have no place on Earth.")
-    return SceneGrid(own or str(crs), header["transform"], *header["shape"]), ("", "")
+    grid = SceneGrid(own or str(crs), header["transform"], *header["shape"])
+    return (None, ("wrong_crs", _NOT_DEGREES)) if _beyond_degrees(grid) else (grid, ("", ""))
+
+
+def _beyond_degrees(grid: SceneGrid) -> bool:
+    """Whether a scene in degrees reaches more than a pixel beyond a pole, or around the Earth."""
+    if not parse_crs(grid.crs).is_geographic or grid.period is None:
+        return False
+    a, b, c, d, e, f = grid.transform
+    turn = grid.period
+    cols, rows = np.array([[0, 1, 0, 1], [0, 0, 1, 1]]) * [[grid.width], [grid.height]]
+    x, y = a * cols + b * rows + c, d * cols + e * rows + f
+    too_high = np.abs(y).max() > turn / 4 + abs(d) + abs(e)
+    return bool(too_high or np.ptp(x) > turn + 2 * (abs(a) + abs(b)) or np.abs(x).max() > 2 * turn)
 
 
 def _band_names(descriptions: tuple[str | None, ...]) -> tuple[str, ...]:

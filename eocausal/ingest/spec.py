@@ -12,9 +12,16 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from eocausal.contracts import check_columns, check_neighborhoods, some
-from eocausal.errors import BandError, EmptyInputError, IngestError, SceneError
+from eocausal.errors import (
+    BandError,
+    DuplicateIdError,
+    EmptyInputError,
+    IngestError,
+    SceneError,
+)
 from eocausal.ingest.gather import SourceScene
 from eocausal.ingest.grid import LocalGrid, SceneGrid, parse_crs
 from eocausal.ingest.match import Touches, touches
@@ -30,10 +37,13 @@ __all__ = ["CubeSpec", "specify"]
 class CubeSpec:
     """A cube before any pixel is read: grids, scenes, and which feeds which.
 
-    ``members[period]`` are the scenes (positions in ``scenes``) of each period.
+    ``labels`` are the neighborhoods' ids as the store holds them (whole numbers or text);
+    ``members[period]`` the scenes (positions in ``scenes``) of each period; ``hrefs`` says where
+    every scene is that was given, by name.
     """
 
     index: pd.Index[Any]
+    labels: NDArray[Any]
     centres: Centres
     grids: tuple[LocalGrid, ...]
     scenes: tuple[SourceScene, ...]
@@ -45,6 +55,7 @@ class CubeSpec:
     size: int
     failures: tuple[Failure, ...]
     item_bytes: tuple[int, ...]
+    hrefs: dict[str, str]
 
 
 def specify(
@@ -74,6 +85,7 @@ def specify(
             next_step="Give it in units of the chips' CRS, e.g. resolution=30 for 30 m in UTM.",
         )
     wanted = _band_list(bands)
+    labels = _labels(neighborhoods.index)
     centres = locate(neighborhoods, parse_crs(crs).to_string() if crs is not None else None)
     pixels = _pixels_per_side(centres, resolution, size)
     grids = tuple(
@@ -83,18 +95,35 @@ def specify(
     table = scenes.reset_index(drop=True)
     names = _scene_names(table["href"].astype(str).tolist())
     keep, failures = _with_bands(table, names, wanted, mask_band)
+    keep, repeated = _once(table, names, keep)
     table = table.loc[keep].reset_index(drop=True)
     sources = tuple(
         _source(row, names[k], wanted, mask_band)
         for k, row in zip(keep, table.to_dict("records"), strict=True)
     )
-    labels, members = _periods(table, periods)
+    period_labels, members = _periods(table, periods)
     pairs = _own_pairs(touches(grids, [s.grid for s in sources]), table, neighborhoods.index)
     return CubeSpec(
-        index=neighborhoods.index, centres=centres, grids=grids, scenes=sources, pairs=pairs,
-        periods=labels, members=members, bands=wanted, resolution=float(resolution), size=pixels,
-        failures=tuple(failures), item_bytes=tuple(np.dtype(d).itemsize for d in table["dtype"]),
+        index=neighborhoods.index, labels=labels, centres=centres, grids=grids, scenes=sources,
+        pairs=pairs, periods=period_labels, members=members, bands=wanted,
+        resolution=float(resolution), size=pixels, failures=(*failures, *repeated),
+        item_bytes=tuple(np.dtype(d).itemsize for d in table["dtype"]),
+        hrefs=dict(zip(names, scenes["href"].astype(str), strict=True)),
     )  # fmt: skip
+
+
+def _labels(index: pd.Index[Any]) -> NDArray[Any]:
+    if pd.api.types.infer_dtype(index, skipna=False) == "integer":
+        return index.to_numpy(dtype=np.int64)
+    labels = index.astype(str)
+    if not labels.is_unique:
+        raise DuplicateIdError(
+            f"Some ids differ only in their type: {some(labels[labels.duplicated()])}.",
+            cause="A cube keeps ids as whole numbers or as text.",
+            next_step="Give all ids one type, e.g. places.index = places.index.astype(str), "
+            "and tell the repeated ones apart.",
+        )
+    return labels.to_numpy(dtype=object)
 
 
 def _band_list(bands: Sequence[str]) -> tuple[str, ...]:
@@ -169,6 +198,23 @@ def _with_bands(
     return keep, failures
 
 
+def _once(
+    table: pd.DataFrame, names: list[str], keep: list[int]
+) -> tuple[list[int], list[Failure]]:
+    """Drop a file met again (by a link, or a table given twice): it would weigh double."""
+    first: dict[tuple[str, ...], int] = {}
+    failures = []
+    columns = [c for c in ("time", "time_end", "neighborhood") if c in table]
+    for k in keep:
+        href = str(table["href"][k])
+        real = os.path.realpath(href) if os.path.isfile(href) else href
+        same = first.setdefault((real, *(str(table[c][k]) for c in columns)), k)
+        if same != k:
+            detail = f"It is the same file, of the same date, as {names[same]}."
+            failures.append(Failure("cube", "scene", names[k], "duplicate", detail))
+    return list(first.values()), failures
+
+
 def _source(
     row: dict[Any, Any], name: str, wanted: tuple[str, ...], mask_band: str | None
 ) -> SourceScene:
@@ -189,8 +235,13 @@ def _source(
         nodata=float("nan") if pd.isna(row["nodata"]) else float(row["nodata"]),
         scales=tuple(float(row["scales"][i]) for i in at),
         offsets=tuple(float(row["offsets"][i]) for i in at),
-        date="" if pd.isna(last) else pd.Timestamp(last).strftime("%Y-%m-%d"),
+        date=_day(last),
+        start=_day(row["time"]),
     )
+
+
+def _day(moment: Any) -> str:
+    return "" if pd.isna(moment) else pd.Timestamp(moment).strftime("%Y-%m-%d")
 
 
 def _periods(
@@ -229,6 +280,14 @@ def _own_pairs(pairs: Touches, table: pd.DataFrame, index: pd.Index[Any]) -> Tou
         return pairs
     owner = table["neighborhood"]
     tied = owner.notna().to_numpy()
+    ids = set(index.astype(str))
+    if tied.any() and not ids.intersection(owner[tied].astype(str)):
+        raise SceneError(
+            f"No scene belongs to a neighborhood that is there: the scenes name "
+            f"{some(owner[tied])}, the neighborhoods are {some(index)}.",
+            cause="The ids found in the file names are written in another way (zeros in front?).",
+            next_step="Correct neighborhood_pattern in scan(), or the ids of the neighborhoods.",
+        )
     same = owner.astype(str).to_numpy()[pairs.scene] == index.astype(str).to_numpy()[pairs.chip]
     keep = same | ~tied[pairs.scene]
     return Touches(pairs.chip[keep], pairs.scene[keep], pairs.pixels[keep])

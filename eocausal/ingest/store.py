@@ -116,14 +116,22 @@ class Parts:
         """Read what became of a finished shard."""
         return ShardResult(**json.loads(self.marker(index).read_text(encoding="utf-8")))
 
+    def clear(self) -> None:
+        """Remove what a build killed after its very end left behind."""
+        if self._same_key():
+            shutil.rmtree(self.folder)
+
+    def _same_key(self) -> bool:
+        try:
+            note = (self.folder / "key.json").read_text(encoding="utf-8")
+            return bool(json.loads(note) == self.key)
+        except (OSError, ValueError):
+            return False
+
     def prepare(self, shape: tuple[int, ...], length: int) -> None:
         """Make the folder and the empty store, or keep them if they have the same key."""
-        note = self.folder / "key.json"
-        try:
-            if json.loads(note.read_text(encoding="utf-8")) == self.key:
-                return
-        except (OSError, ValueError):
-            pass
+        if self._same_key() and (self.store / "image" / "zarr.json").is_file():
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "done").mkdir(parents=True)
         group = zarr.open_group(self.store, mode="w", zarr_format=3)
@@ -137,7 +145,7 @@ class Parts:
             compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
             dimension_names=CUBE_DIMS,
         )
-        note.write_text(json.dumps(self.key), encoding="utf-8")
+        (self.folder / "key.json").write_text(json.dumps(self.key), encoding="utf-8")
 
     def finish(
         self,

@@ -30,6 +30,10 @@ _NAME_PATTERNS: Final = tuple(
     )
 )
 _LABEL = re.compile(r"\d{4}(-\d{2}){0,2}")
+_MOMENT = re.compile(
+    r"\d{4}([-/]?)\d{2}\1\d{2}"
+    r"([T ]\d{2}(:?\d{2}(:?\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)?)?"
+)
 _FREQUENCY: Final = {4: "Y", 7: "M", 10: "D"}
 
 Span = tuple[pd.Timestamp, pd.Timestamp]
@@ -103,7 +107,8 @@ def _from_groups(groups: dict[str, str | None]) -> Span | None:
 def read_date(text: str) -> Span | None:
     """Read a date or date-time (ISO, ``YYYYMMDD`` or TIFF's ``YYYY:MM:DD hh:mm:ss``), or None.
 
-    Times with an offset are turned into UTC; the result is UTC without a zone.
+    Two of them joined by ``/`` are the interval from the first to the second. Times with an
+    offset are turned into UTC; the result is UTC without a zone.
     """
     text = text.strip()
     if _LABEL.fullmatch(text):
@@ -112,7 +117,10 @@ def read_date(text: str) -> Span | None:
         except ValueError:
             return None
     text = re.sub(r"^(\d{4}):(\d{2}):(\d{2})", r"\1-\2-\3", text)
-    if not re.match(r"\d{4}[-/]?\d{2}[-/]?\d{2}", text):
+    if text.count("/") == 1:
+        first, last = (read_date(part) for part in text.split("/"))
+        return (first[0], last[1]) if first and last and first[0] <= last[1] else None
+    if not _MOMENT.fullmatch(text):
         return None
     try:
         moment = pd.Timestamp(text)

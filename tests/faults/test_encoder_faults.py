@@ -19,6 +19,7 @@ from eocausal.encoders.cards import Weights, load_card
 from eocausal.encoders.core import FittedEncoder, ImageSpec, Scaling, embed_array
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.random_conv import GaussianPatches, RandomConv
+from eocausal.encoders.spectral import SpectralMeans
 from eocausal.encoders.weights import read_weights
 from eocausal.errors import DeviceError, EncoderError, ModelCardError, WeightsError
 
@@ -283,3 +284,14 @@ def test_torchvision_imports_beside_any_torch():
         "import torchvision\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_folder_that_is_no_embedding_is_not_deleted(tmp_path: Path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(EncoderError, match="is not an embedding"):
+        encode(make_cube(noise(5, 1, 2, 8, 8)), SpectralMeans(), out=mine)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    for _ in range(2):
+        encode(make_cube(noise(5, 1, 2, 8, 8)), SpectralMeans(), out=tmp_path / "e.zarr")

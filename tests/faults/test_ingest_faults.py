@@ -1,6 +1,7 @@
 """What goes wrong with real files becomes a typed error or a row in the ledger."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from ingest_helpers import centred, chips, places_at, write_coordinates, write_tif
@@ -28,6 +30,7 @@ from eocausal.errors import (
     SceneError,
     TooManyFailuresError,
 )
+from eocausal.ingest import store
 from eocausal.ingest.cube import build_cube
 from eocausal.ingest.places import read_neighborhoods
 from eocausal.ingest.sources import scan
@@ -371,3 +374,81 @@ def test_parts_of_another_build_are_not_reused(tmp_path):
     (parts / "done/000000.json").write_text("{}")
     cube = chips(tmp_path, places_at(HERE), path, bands=["a"], resolution=30, size=16)
     assert (cube["image"].values == 3).all()
+
+
+def test_killed_after_the_last_rename(tmp_path, monkeypatch):
+    """What is left beside a finished cube is removed, and never stands in for one."""
+    path = ramp(tmp_path / "in/s.tif", value=3)
+    ask = {"bands": ["a"], "resolution": 30, "size": 16}
+    parts = tmp_path / "cube.zarr.parts"
+    for cube_is_lost in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(store.Parts, "clear", lambda self: None)
+            patch.setattr(store.shutil, "rmtree", lambda *a, **k: None)
+            chips(tmp_path, places_at(HERE), path, **ask)
+        assert parts.exists()
+        if cube_is_lost:
+            shutil.rmtree(tmp_path / "cube.zarr")
+        cube = chips(tmp_path, places_at(HERE), path, **ask)
+        assert (cube["image"].values == 3).all()
+        assert not parts.exists()
+        shutil.rmtree(tmp_path / "cube.zarr")
+
+
+def test_a_changed_mask_beside_the_image_is_not_reused(tmp_path):
+    path = ramp(tmp_path / "in/s.tif", value=3)
+    ask = {"bands": ["a"], "resolution": 30, "size": 16}
+    for mask in (255, 0):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as target:
+            target.write_mask(np.full(target.shape, mask, "uint8"))
+        if mask:
+            assert (chips(tmp_path, places_at(HERE), path, **ask)["image"].values == 3).all()
+    with pytest.raises(TooManyFailuresError, match="nodata_only"):
+        chips(tmp_path, places_at(HERE), path, **ask)
+
+
+def test_scenes_with_an_impossible_crs(tmp_path):
+    """One bad file is recorded and does not stop the others."""
+    ramp(tmp_path / "good.tif")
+    pixels = np.ones((1, 99, 99), "uint8")
+    metres = Affine(30, 0, 5e5, 0, -30, 2000)
+    write_tif(tmp_path / "drawing.tif", pixels, 'LOCAL_CS["x",UNIT["metre",1]]', metres)
+    moon = (
+        'GEOGCS["Moon",DATUM["Moon",SPHEROID["Moon",1737400,0]],PRIMEM["Meridian",0],'
+        'UNIT["degree",0.0174532925199433]]'
+    )
+    write_tif(tmp_path / "moon.tif", pixels, moon, Affine(0.1, 0, 32, 0, -0.1, 1))
+    write_tif(tmp_path / "metres.tif", pixels, "EPSG:4326", metres)
+    write_tif(tmp_path / "nothing.tif", pixels, None, Affine.identity())
+    ledger = FailureLedger()
+    assert [Path(h).name for h in scan(tmp_path, ledger=ledger).href] == ["good.tif"]
+    assert sorted(reasons(ledger)) == [
+        ("drawing.tif", "wrong_crs"),
+        ("metres.tif", "wrong_crs"),
+        ("moon.tif", "wrong_crs"),
+        ("nothing.tif", "no_georeference"),
+    ]
+    with pytest.raises(CRSError, match="in degrees"):
+        scan(tmp_path / "metres.tif")
+
+
+def test_a_scene_that_lost_a_band_after_the_scan(tmp_path):
+    path = ramp(tmp_path / "in/s.tif")
+    scenes = scan(path)
+    ramp(path, names=("a",))
+    with pytest.raises(TooManyFailuresError, match="read_error"):
+        build_cube(places_at(HERE), scenes, bands=["b"], resolution=30, size=8,
+                   out=tmp_path / "cube.zarr")  # fmt: skip
+
+
+def test_places_beyond_their_crs(tmp_path):
+    far = gpd.GeoDataFrame(geometry=[shapely.Point(1e13, 1e13)], crs=UTM)
+    far.index.name = "neighborhood"
+    with pytest.raises(CRSError, match="cannot be placed"):
+        chips(tmp_path, far, ramp(tmp_path / "s.tif"), bands=["a"], resolution=30, size=8)
+
+
+def test_a_broken_parquet_file(tmp_path):
+    (tmp_path / "p.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(IngestError, match="cannot be read"):
+        read_neighborhoods(tmp_path / "p.parquet")

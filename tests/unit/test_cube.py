@@ -3,13 +3,20 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from affine import Affine
 from ingest_helpers import centred, chips, places_at, write_tif
 
 from eocausal.contracts import ChipStatus, check_cube
-from eocausal.errors import EmptyInputError, MissingColumnError
+from eocausal.errors import (
+    DuplicateIdError,
+    EmptyInputError,
+    MissingColumnError,
+    SceneError,
+    TooManyFailuresError,
+)
 from eocausal.ingest.cube import build_cube
 from eocausal.ingest.plan import plan_cube
 from eocausal.ingest.resample import Bilinear, Nearest, median_of_looks
@@ -274,3 +281,76 @@ def test_a_distributed_client_writes_the_same_bytes(tmp_path):
     ):
         build_cube(places_at(*points), scan(path), out=tmp_path / "2", **ask)
     assert hash_tree(tmp_path / "1") == hash_tree(tmp_path / "2")
+
+
+def test_ids_of_another_type_are_another_cube(tmp_path):
+    path = scene(tmp_path / "s.tif", 1)
+    places = places_at(HERE, HERE)
+    ask = {"bands": ["a"], "resolution": 30.0, "size": 8}
+    for ids in ([1, 2], ["1", "2"], pd.array([1, 2], dtype=object)):
+        places.index = pd.Index(ids, name="neighborhood")
+        found = chips(tmp_path, places, path, **ask).indexes["neighborhood"].tolist()
+        assert found == list(ids)
+        assert {type(v) for v in found} == {type(v) for v in ids}
+    places.index = pd.Index([1, "1"], name="neighborhood", dtype=object)
+    with pytest.raises(DuplicateIdError, match="only in their type"):
+        chips(tmp_path, places, path, **ask)
+
+
+def test_a_scene_given_twice_weighs_once(tmp_path):
+    scene(tmp_path / "in/a_2010.tif", 1)
+    scene(tmp_path / "in/b_2010.tif", 9)
+    (tmp_path / "in/link_2010.tif").symlink_to(tmp_path / "in/b_2010.tif")
+    once = scan([tmp_path / "in/a_2010.tif", tmp_path / "in/b_2010.tif"])
+    for scenes in (scan(tmp_path / "in"), pd.concat([once, once])):
+        ledger = FailureLedger()
+        cube = build_cube(places_at(HERE), scenes, bands=["a"], resolution=30.0, size=8,
+                          out=tmp_path / "cube.zarr", ledger=ledger)  # fmt: skip
+        assert (middle(cube) == 5).all()
+        assert {r.reason for r in ledger.rows} == {"duplicate"}
+
+
+def test_the_period_of_all_begins_with_the_first_scene(tmp_path):
+    scene(tmp_path / "in/a_1999.tif", 1)
+    scene(tmp_path / "in/b_2001-05.tif", 1)
+    cube = cube_of(tmp_path, tmp_path / "in")
+    assert cube.period_start.values.tolist() == ["1999-01-01"]
+    assert cube.period_end.values.tolist() == ["2001-05-31"]
+
+
+def test_nodata_in_the_mask_band_is_not_clear(tmp_path):
+    clear = np.ones((40, 40))
+    clear[:20] = -9999
+    values = np.stack([np.full((40, 40), 5.0), clear])
+    path = scene(tmp_path / "s.tif", values, names=("a", "clear"), nodata=-9999)
+    cube = cube_of(tmp_path, path, mask_band="clear", resampling=Nearest())
+    assert np.isnan(middle(cube)[:8]).all()
+    assert (middle(cube)[8:] == 5).all()
+
+
+def test_nodata_of_each_band(tmp_path):
+    scene(tmp_path / "in/s.tif", [[[1.0]], [[2.0]]], names=("a", "b"))
+    a, b, c, d, e, f = GRID[:6]
+    bands = "".join(
+        f'<VRTRasterBand dataType="Float32" band="{i}"><NoDataValue>{nodata}</NoDataValue>'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">in/s.tif</SourceFilename>'
+        f"<SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
+        for i, nodata in ((1, 7), (2, 2))
+    )
+    (tmp_path / "s.vrt").write_text(
+        f'<VRTDataset rasterXSize="40" rasterYSize="40"><SRS>{UTM}</SRS>'
+        f"<GeoTransform>{c},{a},{b},{f},{d},{e}</GeoTransform>{bands}</VRTDataset>"
+    )
+    places = places_at(HERE)
+    whole = chips(tmp_path, places, tmp_path / "s.vrt", bands=["b1"], resolution=30.0, size=8)
+    assert (middle(whole) == 1).all()
+    with pytest.raises(TooManyFailuresError, match="nodata_only"):
+        chips(tmp_path, places, tmp_path / "s.vrt", bands=["b2"], resolution=30.0, size=8)
+
+
+def test_scenes_that_belong_to_nobody_are_named(tmp_path):
+    scene(tmp_path / "in/key_0001.tif", 1)
+    pattern = {"neighborhood_pattern": r"key_(?P<neighborhood>\d+)"}
+    with pytest.raises(SceneError, match="'0001'"):
+        chips(tmp_path, places_at(HERE, ids=["1"]), tmp_path / "in", bands=["a"],
+              resolution=30.0, size=8, scan=pattern)  # fmt: skip

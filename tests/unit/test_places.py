@@ -150,3 +150,33 @@ def test_centre_of_polygons_is_the_middle_of_their_box():
     assert found.lon[0] == pytest.approx(32.5, abs=1e-5)
     assert found.lat[0] == pytest.approx(0.3, abs=1e-5)
     assert found.side[0] == pytest.approx(1000, abs=1)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:6933"])
+def test_places_across_the_antimeridian_in_projections_that_break_there(crs):
+    halves = [shapely.box(179.9, -17.1, 180, -17), shapely.box(-180, -17.1, -179.9, -17)]
+    degrees = read_neighborhoods(
+        gpd.GeoDataFrame(geometry=[shapely.MultiPolygon(halves)], crs="EPSG:4326")
+    )
+    wanted = locate(degrees)
+    for places, target in ((degrees, crs), (degrees.to_crs(crs), crs), (degrees.to_crs(crs), None)):
+        found = locate(places, target)
+        assert abs(abs(found.lon[0]) - 180.0) < 1e-3
+        assert found.lat[0] == pytest.approx(wanted.lat[0], abs=1e-3)
+        assert 15e3 < found.side[0] < 25e3
+
+
+@pytest.mark.parametrize(
+    "text", ["id,lon,lat\na,32,5,0,3\nb,32,6,0,4\n", "id,lon,lat,n\na,32.5,0.3,4,\n"]
+)
+def test_rows_longer_than_the_header_do_not_shift_columns(tmp_path, text):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(IngestError, match="more fields than its header"):
+        read_neighborhoods(tmp_path / "p.csv")
+
+
+def test_ids_of_mixed_type_in_a_long_file_are_text(tmp_path):
+    rows = [f"{i},{i % 90},1" for i in range(300_000)]
+    (tmp_path / "p.csv").write_text("\n".join(["\ufeffid,lon,lat", *rows, "A1,3,1"]))
+    index = read_neighborhoods(tmp_path / "p.csv", id="id").index
+    assert (index[0], index[-1]) == ("0", "A1")

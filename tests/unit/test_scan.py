@@ -180,3 +180,39 @@ def test_neighborhood_of_a_file(tmp_path):
     assert pd.isna(owner["all.tif"])
     with pytest.raises(IngestError, match="no group named neighborhood"):
         scan(tmp_path, neighborhood_pattern=r"key_(\d+)")
+
+
+def test_linked_folders_are_searched_and_dead_links_recorded(tmp_path):
+    scene(tmp_path / "store/a.tif")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "store")
+    (folder / "linked/again").symlink_to(folder)
+    (folder / "dead.tif").symlink_to(tmp_path / "nowhere.tif")
+    ledger = FailureLedger()
+    assert scan(folder, ledger=ledger).href.tolist() == [str(folder / "linked/a.tif")]
+    assert [(Path(r.subject).name, r.reason) for r in ledger.rows] == [("dead.tif", "read_error")]
+
+
+def test_band_names_given(tmp_path):
+    scene(tmp_path / "s.tif", bands=3)
+    with pytest.raises(BandError, match="3 bands, not 1"):
+        scan(tmp_path, bands="red")
+    with pytest.raises(BandError, match="named twice"):
+        scan(tmp_path, bands=["red", "red", "nir"])
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("2010-05-06/2010-06-01", ("2010-05-06", "2010-06-01")),
+        ("2010-05-06T10:00:00Z/2010-05-07T11:00:00Z", ("2010-05-06", "2010-05-07")),
+        ("2010-06-01/2010-05-06", None),
+        ("2010-05-06 before noon", None),
+        ("2010-05-06T10:00:00.123456+03:00", ("2010-05-06", "2010-05-06")),
+        ("20100506T100000Z", ("2010-05-06", "2010-05-06")),
+    ],
+)
+def test_intervals_and_moments(text, span):
+    found = read_date(text)
+    assert (found and tuple(t.strftime("%Y-%m-%d") for t in found)) == span
