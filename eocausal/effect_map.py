@@ -121,8 +121,8 @@ class EffectMap:
         )
         text = (
             f"{len(known):,} of {len(t):,} neighborhoods have an estimate, from {low} to {high} "
-            f"(median {middle}). The {self.level:.0%} interval lies above zero in {above:,} and "
-            f"below zero in {below:,}."
+            f"(median {middle}). The {100 * self.level:g}% interval lies above zero in "
+            f"{above:,} and below zero in {below:,}."
         )
         if outside:
             text += (
@@ -217,7 +217,7 @@ def _write_cog(table: gpd.GeoDataFrame, path: Path, resolution: float | None) ->
     if width * height > 400_000_000:
         raise EstimationError(
             f"A COG of {width} × {height} pixels would not fit in memory.",
-            cause=f"The resolution of {resolution:.0f} m is too fine for this extent.",
+            cause=f"The resolution of {resolution:g} m is too fine for this extent.",
             next_step="Pass a coarser resolution=...",
         )
     transform = Affine(resolution, 0.0, low_x, 0.0, -resolution, high_y)

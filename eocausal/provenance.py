@@ -193,12 +193,13 @@ class StageCache:
         if not note.exists():
             return None
         try:
-            record: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        except ValueError:
+            record = json.loads(note.read_text(encoding="utf-8"))
+            known: str = record["key"]
+            outputs: dict[str, str] = dict(record["outputs"])
+        except (ValueError, KeyError, TypeError):
             return None
-        if record["key"] != key:
+        if known != key:
             return None
-        outputs: dict[str, str] = record["outputs"]
         for name, digest in outputs.items():
             path = self.folder.parent / name
             if not path.exists() or hash_tree(path) != digest:

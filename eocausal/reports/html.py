@@ -23,6 +23,7 @@ from eocausal.reports.tables import (
     failures_table,
     flatten,
     format_interval,
+    format_level,
     format_number,
     format_p,
     text_table,
@@ -134,7 +135,7 @@ def _headline(estimates: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
     n = as_float(record.get("n"))
     return {
         "estimate": format_number(as_float(record.get("estimate"))),
-        "level": f"{as_float(record.get('level', 0.95)):.0%}",
+        "level": format_level(as_float(record.get("level", 0.95))),
         "interval": format_interval(
             as_float(record.get("ci_low")), as_float(record.get("ci_high"))
         ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from eocausal.effects import Status
 from eocausal.reports.layers import NO_ESTIMATE, PlaceLayers, color_scale
-from eocausal.reports.tables import MISSING, format_interval, format_number
+from eocausal.reports.tables import MISSING, format_interval, format_level, format_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +160,7 @@ def _columns(effect_map: EffectMap, rows: list[int]) -> dict[str, Any]:
     table = effect_map.table.iloc[rows]
     values = {name: table[name].to_numpy("float32") for name in MEASURES}
     status = table["status"].astype(str)
-    level = f"{effect_map.level:.0%}"
+    level = format_level(effect_map.level)
     intervals = [
         format_interval(low, high)
         for low, high in zip(table["ci_low"].tolist(), table["ci_high"].tolist(), strict=True)

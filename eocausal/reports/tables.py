@@ -17,6 +17,7 @@ __all__ = [
     "failures_table",
     "flatten",
     "format_interval",
+    "format_level",
     "format_number",
     "format_p",
     "text_table",
@@ -93,6 +94,17 @@ def format_interval(low: float, high: float, digits: int = 3) -> str:
         return MISSING
     a, b = format_together([low, high], digits)
     return f"{a} to {b}"
+
+
+def format_level(level: float) -> str:
+    """Print the level of an interval, none of its digits rounded away.
+
+    Examples
+    --------
+    >>> format_level(0.95), format_level(0.975), format_level(0.999)
+    ('95%', '97.5%', '99.9%')
+    """
+    return f"{100 * level:g}%"
 
 
 def format_p(value: float) -> str:
@@ -181,7 +193,7 @@ def vcov_words(vcov: str) -> str:
 
     if match := re.fullmatch(r"Clustered\(by=(['\"])(.*)\1\)", vcov):
         return f"clustered by {match[2]}"
-    if match := re.match(r"Conley\(km=([0-9.]+)", vcov):
+    if match := re.match(r"Conley\(km=([0-9.e+-]+)", vcov):
         return f"spatial, {float(match[1]):g} km (Conley)"
     if match := re.fullmatch(r"(HC\d)\(\)", vcov):
         return f"robust ({match[1]})"

@@ -15,6 +15,7 @@ from eocausal.reports.content import CheckLike
 from eocausal.reports.tables import (
     as_float,
     format_interval,
+    format_level,
     format_number,
     format_together,
     vcov_words,
@@ -116,7 +117,7 @@ def effect_sentence(record: Mapping[str, Any], *, outcome: str = "", unit: str =
             f"The estimated effect on {what} is {_with_unit(format_number(estimate), unit)}, "
             "but how uncertain it is could not be computed, so that nothing can be concluded."
         )
-    level = f"{as_float(record.get('level', 0.95)):.0%}"
+    level = format_level(as_float(record.get("level", 0.95)))
     shown, a, b = format_together([abs(estimate), low, high])
     vcov = vcov_words(str(record.get("vcov") or ""))
     basis = f"standard error {format_number(error)}" + (f", {vcov}" if vcov else "")

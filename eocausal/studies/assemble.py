@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +150,24 @@ def read_units(study: Study) -> pd.DataFrame:
             cause="Their place, and so their image, is unknown.",
             next_step="Complete the column, or take these units out of the table.",
         )
+    _refuse_taken_names(study, table)
     return table.assign(neighborhood=place)
+
+
+def _refuse_taken_names(study: Study, table: pd.DataFrame) -> None:
+    """Refuse a column of the study that the place or the coordinates of units would replace."""
+    section, estimate = study.data.units, study.estimate
+    by = {c.clustered.by for c in estimate.vcov if c.clustered is not None}
+    used = {*trial_of(study).columns, estimate.outcome, *estimate.covariates, *by}
+    given = {"neighborhood": section.neighborhood, "lon": section.lon, "lat": section.lat}
+    for name, column in given.items():
+        if name in used and name in table and name != column:
+            raise StudyError(
+                f"The study uses the column {name!r} of the units table, but data.units.{name} "
+                f"is {column!r}.",
+                cause=f"{name!r} is the name of that column wherever units and places are joined.",
+                next_step=f"Give the column {name!r} another name in the table and the study.",
+            )
 
 
 def read_places(study: Study) -> gpd.GeoDataFrame:
@@ -167,8 +186,9 @@ def link(
 ) -> tuple[pd.DataFrame, gpd.GeoDataFrame]:
     """Give units and places the same labels, and units a ``lon`` and ``lat`` in degrees.
 
-    Labels of different types (a number in a CSV, text in a GeoPackage) are compared as text.
-    Units without coordinates of their own get those of their place.
+    Labels of different types (7 in a CSV, ``"007"`` in a GeoPackage) are compared as text, then
+    as numbers; the places keep theirs. Units without coordinates of their own get those of their
+    place.
 
     Raises
     ------
@@ -177,19 +197,36 @@ def link(
     """
     number = pd.api.types.is_numeric_dtype
     if number(units["neighborhood"]) != number(places.index):
-        units = units.assign(neighborhood=units["neighborhood"].astype(str))
-        places = places.set_axis(pd.Index(places.index.astype(str), name="neighborhood"))
+        units = units.assign(neighborhood=_as_labels(units["neighborhood"], places.index))
     check_same_neighborhoods(
         pd.Index(units["neighborhood"].unique()), places.index, what="table of neighborhoods"
     )
     centre = places.geometry.to_crs("EPSG:4326").representative_point()
     for name, column, values in (("lon", lon, centre.x), ("lat", lat, centre.y)):
+        own = units["neighborhood"].map(values)
         if column in units:
-            own = pd.to_numeric(units[column], errors="coerce")
-        else:
-            own = units["neighborhood"].map(values)
+            own = pd.to_numeric(units[column], errors="coerce").fillna(own)
         units = units.assign(**{name: own})
     return units, places
+
+
+def _as_labels(values: pd.Series, places: pd.Index) -> pd.Series:
+    """Replace values by the labels of places that read the same, or are the same number."""
+    text = {str(label): label for label in places}
+    numbers = [_as_number(label) for label in places]
+    count = Counter(numbers)
+    same = {n: p for n, p in zip(numbers, places, strict=True) if count[n] == 1}
+    same.pop(None, None)
+    found = {v: text.get(str(v), same.get(_as_number(v), v)) for v in values.unique()}
+    return pd.Series([found[v] for v in values], index=values.index)
+
+
+def _as_number(label: Any) -> Decimal | None:
+    try:
+        number = Decimal(str(label))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 def group_column(units: pd.DataFrame, cluster: str | None) -> tuple[pd.DataFrame, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,8 @@ _IMAGE_SUFFIXES = (".tif", ".tiff")
 def image_files(file: StudyFile) -> list[Path]:
     """List the GeoTIFFs of a study, sorted: those of folders, patterns and single names.
 
+    What a run left in such a folder is no image of the study.
+
     Raises
     ------
     StudyError
@@ -34,6 +37,8 @@ def image_files(file: StudyFile) -> list[Path]:
             found.add(path)
         else:
             found |= {Path(p) for p in glob.glob(str(path), recursive=True)}
+    runs = {folder for folder in {p.parent for p in found} if _in_run_folder(folder, file.root)}
+    found = {p for p in found if p.parent not in runs}
     if not found:
         raise StudyError(
             f"There is no image in {', '.join(file.study.data.imagery.files)} of {file.root}.",
@@ -41,6 +46,11 @@ def image_files(file: StudyFile) -> list[Path]:
             next_step="Check data.root and data.imagery.files.",
         )
     return sorted(found)
+
+
+def _in_run_folder(folder: Path, root: Path) -> bool:
+    within = [f for f in (folder, *folder.parents) if f != root and f.is_relative_to(root)]
+    return any((f / ".stages").is_dir() for f in within)
 
 
 def _with_siblings(paths: list[Path]) -> list[Path]:
@@ -96,10 +106,11 @@ class FileHashes:
 
     def __post_init__(self) -> None:
         if self.note.exists():
-            stored = json.loads(self.note.read_text(encoding="utf-8"))
-            self.known = {
-                name: (size, time, digest) for name, (size, time, digest) in stored.items()
-            }
+            with suppress(ValueError, TypeError, AttributeError):
+                stored = json.loads(self.note.read_text(encoding="utf-8"))
+                self.known = {
+                    name: (size, time, digest) for name, (size, time, digest) in stored.items()
+                }
 
     def of(self, path: Path) -> str:
         """Return the sha256 of a file."""

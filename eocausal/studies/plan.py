@@ -144,19 +144,16 @@ def _cube(found: Validation) -> CubePlan | None:
 def _power(study: Study, units: pd.DataFrame | None) -> MinimumDetectableEffect | None:
     if units is None:
         return None
+    outcome = None
+    if study.estimate.outcome in units:
+        values = pd.to_numeric(units[study.estimate.outcome], errors="coerce")
+        known = values.notna()
+        if known.any():
+            units, outcome = units[known], values[known].to_numpy(float)
     try:
         assignment = trial_of(study).assignment(units)
     except EocausalError:
         return None
-    outcome = None
-    if study.estimate.outcome in units:
-        values = pd.to_numeric(units[study.estimate.outcome], errors="coerce")
-        if values.isna().all():
-            outcome = None
-        else:
-            known = values.notna()
-            assignment = trial_of(study).assignment(units[known])
-            outcome = values[known].to_numpy(float)
     return minimum_detectable_effect(assignment, outcome, level=study.estimate.level)
 
 

@@ -93,7 +93,7 @@ class MinimumDetectableEffect:
         return (
             f"With {self.n:,} units ({self.share_treated:.0%} treated{clustered}) an effect of "
             f"{self.value:.3g} {unit}{relative} is found with {self.power:.0%} probability at the "
-            f"{1 - self.level:.0%} level."
+            f"{100 * (1 - self.level):g}% level."
         )
 
 

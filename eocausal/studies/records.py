@@ -70,7 +70,9 @@ def write_estimates(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     for column in table:
         nested = table[column].map(lambda v: isinstance(v, list | dict))
         if nested.any():
-            table[column] = table[column].map(lambda v: json.dumps(v) if v is not None else v)
+            table[column] = table[column].map(
+                lambda v: json.dumps(v) if isinstance(v, list | dict) else v
+            )
     with atomic_path(folder / "estimates.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

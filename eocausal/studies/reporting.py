@@ -59,7 +59,7 @@ def report_content(space: Workspace) -> ReportContent:
     estimates = json.loads((space.folder / "estimates.json").read_text(encoding="utf-8"))
     effect_map = _read_map(space)
     checks = read_checks(space.folder)
-    ranking = space.kept("ranking.json", {}) if space.study.estimate.heterogeneity else {}
+    ranking = space.kept("ranking.json") if space.study.estimate.heterogeneity else {}
     splits = pd.DataFrame(ranking["splits"]) if ranking else None
     claim = claim_in_words(
         estimates, effect_map, checks,
@@ -108,6 +108,11 @@ def _summary(space: Workspace, estimates: list[dict[str, Any]]) -> list[str]:
                 "Judged blind to the arms, the trial could find an effect of "
                 f"{record['estimate']:.3g} or more with 80 % probability."
             )
+    if space.study.estimate.map is not None and not (space.folder / "effects.tif").exists():
+        sentences.append(
+            "The neighborhoods are points without an area, so that there is no effects.tif; "
+            "data.neighborhoods.size_m would give them one."
+        )
     return sentences
 
 

@@ -83,7 +83,14 @@ def run_study(
     """
     file, folder = read_study(path), Path(out).resolve()
     _refuse_foreign(folder)
-    (folder / ".stages").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / ".stages").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"The run folder {folder} cannot be made.",
+            cause=f"{error.strerror}.",
+            next_step="Give another --out.",
+        ) from error
     with _locked(folder):
         return _run(file, folder, workers, reporter or Quiet())
 
@@ -159,7 +166,10 @@ def _code() -> str:
 
 
 def _read_timings(path: Path) -> dict[str, float]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
 
 
 def _remove_stale(folder: Path, made: Mapping[str, str]) -> None:

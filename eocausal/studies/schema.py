@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -261,7 +260,7 @@ class VcovChoice(Choice):
 class RidgeSection(Section):
     """Effects linear in the image features."""
 
-    components: PositiveInt = 64
+    components: PositiveInt = 128
 
 
 class ForestSection(Section):
@@ -368,13 +367,13 @@ class LeakageSection(Section):
 class BalanceSection(Section):
     """Whether the arms were alike before treatment."""
 
-    draws: Annotated[int, Field(ge=99, le=100_000)] = 1000
+    draws: Annotated[int, Field(ge=199, le=100_000)] = 1000
 
 
 class AttritionSection(Section):
     """Whether the arms lose units alike."""
 
-    draws: Annotated[int, Field(ge=99, le=100_000)] = 1000
+    draws: Annotated[int, Field(ge=199, le=100_000)] = 1000
 
 
 class CheckChoice(Choice):
@@ -403,7 +402,7 @@ class Study(Section):
     """A whole study: data, design, estimates, checks, report, seed."""
 
     study: Text
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     data: DataSection
     design: DesignSection
     estimate: EstimateSection

@@ -172,9 +172,8 @@ def effects(space: Workspace, progress: Progress) -> list[str]:
     records: list[dict[str, Any]] = []
     if "aipw" in spec.methods:
         records += _under_all(fitted.average(first), others, spec.level)
-    learned = {k: float(v) for k, v in fitted.describe().items()}
     if spec.map is None:
-        return [space.keep("effects.json", {"records": plain_records(records), "learned": learned})]
+        return [space.keep("effects.json", {"records": plain_records(records)})]
     effect_map = transport(fitted, space.embedding, tables.places)
     records.append(effect_map.average())
     if (effect_map.table["status"] == Status.EXTRAPOLATED).any():
@@ -183,8 +182,7 @@ def effects(space: Workspace, progress: Progress) -> list[str]:
             "estimand": "average effect over mapped neighborhoods that are like the trial's",
         })  # fmt: skip
     written = _write_map(effect_map, space, spec.map.resolution)
-    kept = {"records": plain_records(records), "learned": learned, "map": effect_map.summary()}
-    return [*written, space.keep("effects.json", kept)]
+    return [*written, space.keep("effects.json", {"records": plain_records(records)})]
 
 
 def _write_map(effect_map: EffectMap, space: Workspace, resolution: float | None) -> list[str]:
@@ -288,11 +286,9 @@ def collect(space: Workspace, progress: Progress) -> list[str]:
     """Put the results where users look for them."""
     import yaml
 
-    records = [
-        *space.kept("average.json"),
-        *space.kept("effects.json", {}).get("records", []),
-        *space.kept("ranking.json", {}).get("records", []),
-    ]
+    records = [*space.kept("average.json")]
+    if space.study.estimate.heterogeneity is not None:
+        records += [*space.kept("effects.json")["records"], *space.kept("ranking.json")["records"]]
     write_estimates(space.folder, records)
     ledger = FailureLedger()
     for stage in ("inputs", "cube"):
@@ -345,8 +341,8 @@ def stages_of(study: Study) -> list[Stage]:
     stages = [
         Stage("inputs", "Check inputs", _scope("data", "design", "estimate", "checks"),
               ("units", "neighborhoods", "imagery"), check_inputs),
-        Stage("cube", "Cut chips", _scope("data.imagery", "data.neighborhoods", "data.units"),
-              ("units", "neighborhoods", "imagery", "inputs"), build, one_thread=False),
+        Stage("cube", "Cut chips", _scope("data.imagery", "data.neighborhoods"),
+              ("neighborhoods", "imagery"), build, one_thread=False),
         Stage("embedding", "Encode chips", _scope("data.encoder", "seed", "design.trial.start"),
               ("cube", "encoder"), embed, one_thread=False),
         Stage("average", "Average effect", _scope(*_TABLES), tables, average),
@@ -364,6 +360,8 @@ def stages_of(study: Study) -> list[Stage]:
     )  # fmt: skip
     before = tuple(s.name for s in stages)
     stages.append(Stage("results", "Collect results", resolved, before, collect))
-    truth = ("truth",) if study.report.truth is not None else ()
-    stages.append(Stage("report", "Report", resolved, (*before, "results", *truth), report))
+    shown: tuple[str, ...] = ("units", "neighborhoods", "imagery")
+    if study.report.truth is not None:
+        shown = (*shown, "truth")
+    stages.append(Stage("report", "Report", resolved, (*before, "results", *shown), report))
     return stages

@@ -65,7 +65,8 @@ def parse_vcov(text: str, *, cluster: str | None, lon: str, lat: str) -> Varianc
             return Conley(float(option.removesuffix("km")), lon=lon, lat=lat)
         except ValueError:
             pass
-    close = difflib.get_close_matches(name, ["hc2", "clustered", "conley"], n=1)
+    known = ["hc2", "clustered", "conley"]
+    close = [] if name in known else difflib.get_close_matches(name, known, n=1)
     raise EstimationError(
         f"{text!r} is not a variance" + (f" (closest: {close[0]})." if close else "."),
         cause="Known are hc2, clustered (with --cluster), clustered:COLUMN and conley:50km.",
@@ -98,6 +99,13 @@ def trial_table(
     units = read_table(path)
     check_columns(units, [*trial.columns, outcome, *covariates], what="table")
     trial.assignment(units)
+    covariates = tuple(dict.fromkeys(covariates))
+    if outcome == trial.arm or outcome in covariates:
+        raise EstimationError(
+            f"The outcome {outcome!r} is named as the arm or a covariate too.",
+            cause="An estimate would say nothing about the treatment.",
+            next_step="Name another column.",
+        )
     refuse_leaks(units, trial, covariates)
     rules = list(dict.fromkeys(vcov)) or [default_vcov(trial)]
     estimates = [difference_in_means(units, trial, outcome, vcov=rules[0])]

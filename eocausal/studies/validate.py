@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from eocausal.errors import EocausalError, StudyError
+from eocausal.ingest.grid import parse_crs
 from eocausal.ingest.times import parse_period
 from eocausal.studies.assemble import complete_covariates, link, read_places, read_units
 from eocausal.studies.decisions import encoder_of, trial_of
@@ -128,7 +129,8 @@ def _look_at_columns(found: Validation, units: pd.DataFrame) -> None:
             _column(found, ("estimate", "vcov", i), choice.clustered.by, units.columns)
     if len(found.problems) > before:
         return
-    found.attempt(design, lambda: trial.assignment(units))
+    if found.attempt(design, lambda: trial.assignment(units)) is None:
+        return
     known = units
     if study.estimate.missing_outcome == "drop":
         known = units[units[study.estimate.outcome].notna()]
@@ -175,6 +177,8 @@ def _look_at_scenes(found: Validation, scenes: gpd.GeoDataFrame) -> None:
             close = difflib.get_close_matches(band, present, n=1)
             near = f"; closest: {close[0]}" if close else ""
             found.add(where, f"no image has a band {band!r}{near}; they have: {', '.join(present)}")
+    if image.crs is not None:
+        found.attempt(("data", "imagery", "crs"), partial(parse_crs, image.crs))
     before = len(found.problems)
     for i, label in enumerate(image.periods):
         found.attempt(("data", "imagery", "periods", i), partial(parse_period, label))

@@ -107,10 +107,9 @@ class Workspace:
         write_json(self.part(name), value)
         return f".stages/parts/{name}"
 
-    def kept(self, name: str, default: Any = None) -> Any:
-        """Read an intermediate result, or return ``default`` if no stage made it."""
-        path = self.part(name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    def kept(self, name: str) -> Any:
+        """Read an intermediate result."""
+        return json.loads(self.part(name).read_text(encoding="utf-8"))
 
     def keep_ledger(self, stage: str, ledger: FailureLedger) -> str:
         """Write a stage's failures; returns the name within the run folder."""

@@ -15,6 +15,7 @@ from study_helpers import STUDY, command, environment, eocausal, output_hashes, 
 from eocausal.errors import (
     AlignmentError,
     BandError,
+    CRSError,
     DuplicateIdError,
     LeakageError,
     MissingColumnError,
@@ -165,6 +166,7 @@ def test_bad_tables_are_typed_errors_and_validate_finds_them(own_study, tmp_path
         ("cluster: neighborhood", "cluster: stratum2", MissingColumnError),
         ("file: units.csv", "file: unit.csv", StudyError),
         ("files: scenes", "files: scene", StudyError),
+        ("    size: 12\n", "    size: 12\n    crs: nonsense\n", CRSError),
     ],
 )
 def test_bad_names_are_typed_errors_and_validate_finds_them(own_study, tmp_path, old, new, error):
@@ -223,3 +225,35 @@ def test_broken_truth_is_a_typed_error(own_study, tmp_path):
     (own_study.parent / "world" / "truth.json").write_text(json.dumps({"neighborhoods": [1]}))
     with pytest.raises(StudyError, match="no true effects"):
         run_study(own_study, tmp_path / "run")
+
+
+def test_a_column_that_the_join_would_replace_is_refused(own_study, tmp_path):
+    path = own_study.parent / "world" / "units.csv"
+    units = pd.read_csv(path).rename(columns={"neighborhood": "village"})
+    units.assign(neighborhood=units["stratum"]).to_csv(path, index=False)
+    linked = STUDY.replace("id: unit}", "id: unit, neighborhood: village}")
+    own_study.write_text(linked, encoding="utf-8")
+    with pytest.raises(StudyError, match="uses the column 'neighborhood'"):
+        run_study(own_study, tmp_path / "run")
+    linked = linked.replace("cluster: neighborhood", "cluster: village")
+    own_study.write_text(linked, encoding="utf-8")
+    assert validate_study(own_study).problems == []
+
+
+def test_a_bad_arm_is_one_problem(own_study):
+    change(own_study, "arm: arm", "arm: stratum")
+    with pytest.raises(StudyError) as caught:
+        validate_study(own_study)
+    assert len(caught.value.problems) == 1
+
+
+def test_damaged_notes_of_a_run_are_made_again(own_study, tmp_path):
+    before = run_study(own_study, tmp_path / "run")
+    for name in ("files", "timings", "average"):
+        (tmp_path / "run" / ".stages" / f"{name}.json").write_text("[1", encoding="utf-8")
+    assert run_study(own_study, tmp_path / "run").records == before.records
+
+
+def test_an_impossible_run_folder_is_a_typed_error(own_study):
+    with pytest.raises(StudyError, match="cannot be made"):
+        run_study(own_study, own_study / "run")

@@ -1,6 +1,7 @@
 """A study end to end: what it leaves, that nothing is done twice, that it agrees with the truth."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +172,69 @@ def test_uganda(real_data, tmp_path, monkeypatch):
     assert round(by["difference in means", "HC2()"]["std_error"], 4) == 0.0615
     auc = {r["used"]: r["estimate"] for r in result.records if "used" in r}
     assert auc[True] < auc[False]
+
+
+def test_what_the_study_no_longer_asks_for_leaves_the_results(study, finished, tmp_path):
+    plain = rewrite(study, "heterogeneity: {folds: 3, splits: 2}", "heterogeneity: false")
+    shutil.copytree(finished.folder, tmp_path / "changed")
+    run_study(plain, tmp_path / "changed")
+    run_study(plain, tmp_path / "fresh")
+    assert output_hashes(tmp_path / "changed") == output_hashes(tmp_path / "fresh")
+
+
+def test_a_run_in_the_folder_of_images_is_no_image(study, finished, tmp_path):
+    shutil.copytree(study.parent / "world", tmp_path / "my world")
+    inside = tmp_path / "study.yaml"
+    text = STUDY.replace("root: world", "root: my world").replace("files: scenes", "files: .")
+    inside.write_text(text, encoding="utf-8")
+    run_study(inside, tmp_path / "my world" / "run")
+    assert (tmp_path / "my world" / "run" / "effects.tif").exists()
+    assert run_study(inside, tmp_path / "my world" / "run").ran == ()
+
+
+def test_a_new_sidecar_is_in_the_report_too(study, tmp_path):
+    shutil.copytree(study.parent / "world", tmp_path / "world")
+    own = Path(shutil.copy(study, tmp_path / "study.yaml"))
+    run_study(own, tmp_path / "run")
+    scene = next((tmp_path / "world" / "scenes").glob("*.tif"))
+    scene.with_suffix(".txt").write_text("a note", encoding="utf-8")
+    run_study(own, tmp_path / "run")
+    run_study(own, tmp_path / "fresh")
+    assert output_hashes(tmp_path / "run") == output_hashes(tmp_path / "fresh")
+
+
+def test_new_outcomes_cut_no_chips(study, finished, tmp_path):
+    shutil.copytree(study.parent / "world", tmp_path / "world")
+    shutil.copytree(finished.folder, tmp_path / "run")
+    own = Path(shutil.copy(study, tmp_path / "study.yaml"))
+    path = tmp_path / "world" / "units.csv"
+    units = pd.read_csv(path)
+    units.assign(income=units["income"] + 1).to_csv(path, index=False)
+    ran = run_study(own, tmp_path / "run").ran
+    assert "Average effect" in ran
+    assert not {"Cut chips", "Encode chips"} & set(ran)
+
+
+def test_ids_of_different_types_are_joined_and_points_make_no_raster(study, tmp_path):
+    world = tmp_path / "world"
+    shutil.copytree(study.parent / "world", world)
+    places = gpd.read_file(world / "neighborhoods.gpkg")
+    centre = places.to_crs("EPSG:4326").representative_point()
+    label = places["neighborhood"].str[1:]
+    frame = pd.DataFrame({"neighborhood": label, "lon": centre.x, "lat": centre.y})
+    frame.to_parquet(world / "points.parquet")
+    units = pd.read_csv(world / "units.csv")
+    units["neighborhood"] = units["neighborhood"].str[1:].astype(float)
+    units.loc[3, "lon"] = np.nan
+    units.to_parquet(world / "units.parquet")
+    own = tmp_path / "study.yaml"
+    text = STUDY.replace("units.csv", "units.parquet").replace(
+        "neighborhoods.gpkg", "points.parquet"
+    )
+    own.write_text(text.replace("report: {truth: truth.json}\n", ""), encoding="utf-8")
+    result = run_study(own, tmp_path / "run")
+    assert sorted(gpd.read_parquet(tmp_path / "run" / "effects.parquet").index) == sorted(label)
+    assert result.records[0]["n"] == len(units)
+    assert not (tmp_path / "run" / "effects.tif").exists()
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "there is no effects.tif" in report

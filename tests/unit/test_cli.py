@@ -1,6 +1,7 @@
 """The command line: fast help, table commands, exit codes, JSON that follows the schema."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -97,7 +98,8 @@ def test_trial_uses_the_variance_of_the_design_and_speaks_in_words(table):
         (["--covariates", "age,dose"], "dose"),
         (["--covariates", "agee"], "closest: 'age'"),
         (["--vcov", "hc3"], "closest: hc2"),
-        (["--vcov", "clustered"], "not a variance"),
+        (["--vcov", "clustered"], "'clustered' is not a variance. Known"),
+        (["--covariates", "age,y"], "the arm or a covariate too"),
         (["--vcov", "conley:far"], "not a variance"),
         (["--prob", "1.5"], "not a probability"),
         (["--cluster", "arm2"], "arm2"),
@@ -249,3 +251,24 @@ def test_the_minimum_detectable_effect_is_found_four_times_in_five(clustered):
         for f in frames
     ]
     assert np.mean(found) == pytest.approx(0.8, abs=0.07)
+
+
+def test_a_covariate_named_twice_counts_once(table):
+    arguments = ["trial", table, "--arm", "arm", "--outcome", "y", "--json", "--covariates"]
+    assert call(*arguments, "age,age").stdout == call(*arguments, "age").stdout
+
+
+def test_plan_is_made_where_outcomes_of_one_arm_alone_are_known(study, tmp_path):
+    shutil.copytree(study.parent, tmp_path / "copy")
+    path = tmp_path / "copy" / "world" / "units.csv"
+    units = pd.read_csv(path)
+    units.assign(income=units["income"].where(units["arm"] == 1)).to_csv(path, index=False)
+    shown = call("plan", tmp_path / "copy" / study.name)
+    assert shown.exit_code == 0, shown.stderr
+    assert "Power:\n  Not known" in shown.stdout
+
+
+def test_power_says_a_narrow_level_in_full():
+    table = pd.DataFrame({"arm": [0, 1] * 20})
+    found = minimum_detectable_effect(Trial("arm").assignment(table), None, level=0.999)
+    assert found.summary().endswith("at the 0.1% level.")

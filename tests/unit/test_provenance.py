@@ -196,8 +196,9 @@ def test_stage_cache(tmp_path):
 def test_stage_cache_with_a_damaged_note(tmp_path):
     cache = StageCache(tmp_path / "run/.stages")
     cache.folder.mkdir(parents=True)
-    (cache.folder / "cube.json").write_text("{")
-    assert cache.fresh("cube", "key") is None
+    for damaged in ("{", "[]", "{}", '{"key": "key", "outputs": 1}'):
+        (cache.folder / "cube.json").write_text(damaged)
+        assert cache.fresh("cube", "key") is None
 
 
 def test_versions():

@@ -193,8 +193,9 @@ def test_heterogeneity_and_the_use_of_the_map_go_together():
 def test_auc_and_truth_in_words():
     full = content()
     assert "grouped by Balance" in treatment_auc_in_words(full.treatment_auc)
-    assert "no evidence that the imagery tells the arms apart. Images are shared." in treatment_auc_in_words(
-        full.treatment_auc
+    assert (
+        "no evidence that the imagery tells the arms apart. Images are shared."
+        in treatment_auc_in_words(full.treatment_auc)
     )
     words = truth_in_words(full.truth)
     assert "Over 80 neighborhoods" in words
@@ -473,3 +474,9 @@ def test_estimates_without_effect_are_grey_in_the_static_map():
     colors = [tuple(c) for c in axes.collections[0].get_facecolors()]
     assert isinstance(axes.collections[0], PathCollection)
     assert colors.count(to_rgba(NO_ESTIMATE)) == 1
+
+
+def test_levels_and_distances_are_printed_in_full():
+    said = effect_sentence(record(level=0.975))
+    assert "97.5% interval" in said
+    assert vcov_words("Conley(km=1e-05, kernel=Uniform())") == "spatial, 1e-05 km (Conley)"

@@ -7,9 +7,16 @@ import pytest
 import yaml
 
 from eocausal.errors import StudyError
+from eocausal.estimators.bases import ForestBasis, RidgeBasis
+from eocausal.studies.decisions import basis_of
 from eocausal.studies.load import load_study, read_study
-from eocausal.studies.records import estimates_schema, plain_records, study_schema
-from eocausal.studies.schema import Study
+from eocausal.studies.records import (
+    estimates_schema,
+    plain_records,
+    study_schema,
+    write_estimates,
+)
+from eocausal.studies.schema import BasisChoice, Study
 from eocausal.studies.stages import resolved
 from eocausal.studies.template import write_template
 
@@ -83,6 +90,8 @@ def test_all_problems_are_listed_at_once_with_line_closest_and_allowed(tmp_path)
     [
         ("seed: 3", "seed: three", 2, "'three': must be a valid integer"),
         ("seed: 3", "seed: -1", 2, "greater than or equal to 0"),
+        ("seed: 3", "seed: 4294967296", 2, "less than 4294967296"),
+        ("seed: 3", "checks: {balance: {draws: 99}}", 2, "equal to 199"),
         ("files: tif", "files: []", 7, "the list is empty"),
         ("bands: [red, nir]", "bands: {red: 1}", 8, "must be a valid string"),
         ("time: 2005", "time: 2005-13-01", 10, "is not a date"),
@@ -195,3 +204,17 @@ def test_records_need_the_common_fields_and_have_no_nan():
     del record["p_value"]
     with pytest.raises(ValueError, match="p_value"):
         plain_records([record])
+
+
+def test_defaults_are_those_of_the_library():
+    assert basis_of(BasisChoice.model_validate("ridge")) == RidgeBasis()
+    assert basis_of(BasisChoice.model_validate("forest")) == ForestBasis()
+
+
+def test_nested_fields_are_json_in_the_csv_and_absent_ones_empty(tmp_path):
+    plain = {"estimand": "ATE", "method": "m", "estimate": 1.0, "std_error": 0.5, "ci_low": 0.0,
+             "ci_high": 2.0, "p_value": 0.1, "n": 9}  # fmt: skip
+    write_estimates(tmp_path, [plain, {**plain, "covariates": ["age"]}])
+    lines = (tmp_path / "estimates.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[1].endswith("9,")
+    assert lines[2].endswith('9,"[""age""]"')
