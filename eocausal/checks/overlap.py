@@ -91,14 +91,17 @@ class Attrition:
         Redraws of the arms for the p-values, and their seed.
     alpha
         Warn if the smallest p-value times the number of things lacking is below this.
+    gross
+        Fail if, besides, the arms' shares lost differ by more than this.
     """
 
     draws: int = 1000
     seed: int = 0
     alpha: float = 0.01
+    gross: float = 0.2
 
     def run(self, subject: TrialData) -> CheckResult:
-        """Compare the arms' losses; warn if they differ by more than chance explains."""
+        """Compare the arms' losses; warn or fail if they differ beyond chance."""
         table = attrition_table(subject, draws=self.draws, seed=self.seed)
         name = "Units without image, outcome or covariates"
         lost = table[table["treated"] + table["control"] > 0]
@@ -119,4 +122,6 @@ class Attrition:
             "The arms lose units at different rates, so that those that remain need not be alike. "
             "Find out why; report bounds, or weight by the probability of being observed."
         )
-        return CheckResult(name, Verdict.WARN, claim, detail, table, values)
+        apart = abs(float(row["share_treated"]) - float(row["share_control"]))
+        verdict = Verdict.FAIL if apart > self.gross else Verdict.WARN
+        return CheckResult(name, verdict, claim, detail, table, values)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from eocausal.contracts import check_columns, some
 from eocausal.effects import EffectEstimate, Influence, VarianceRule
-from eocausal.errors import EstimationError, OutcomeError
+from eocausal.errors import EstimationError, OneClusterError, OutcomeError
 from eocausal.estimators.inference import HC2, Clustered
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from eocausal.designs import Trial
+    from eocausal.designs import Assignment, Trial
 
 __all__ = ["default_vcov", "difference_in_means", "lin_adjusted", "numeric_columns", "outcome_of"]
 
@@ -101,6 +101,19 @@ def _weighted_least_squares(
     )
 
 
+def _refuse_lone_clusters(a: Assignment) -> None:
+    """Refuse an arm with a single unit of assignment: its spread cannot be estimated."""
+    for name, arm in (("treated", 1.0), ("control", 0.0)):
+        n = np.unique(a.cluster[a.treated == arm]).size
+        if n < 2:
+            raise OneClusterError(
+                f"The {name} arm has {n} unit of assignment.",
+                cause="The spread within an arm cannot be estimated from one, and the standard "
+                "error would be too small.",
+                next_step="Use a finer cluster if arms were drawn by one, or more units.",
+            )
+
+
 def _arm_weights(treated: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights 1/P(own arm), or ones where every unit had the same probability."""
     if np.ptp(p) < 1e-12:
@@ -132,6 +145,7 @@ def difference_in_means(
     OneArmError, OneClusterError, OutcomeError, MissingColumnError
     """
     a = trial.assignment(units)
+    _refuse_lone_clusters(a)
     y = outcome_of(units, outcome)
     w = _arm_weights(a.treated, a.propensity)
     x = np.stack([np.ones_like(y), a.treated], axis=1)
@@ -174,6 +188,7 @@ def lin_adjusted(
     OneArmError, OneClusterError, OutcomeError, EstimationError, MissingColumnError
     """
     a = trial.assignment(units)
+    _refuse_lone_clusters(a)
     y = outcome_of(units, outcome)
     w = _arm_weights(a.treated, a.propensity)
     z = numeric_columns(units, covariates, what="covariate")

@@ -114,6 +114,9 @@ def test_bad_input_is_refused(units):
         lin_adjusted(units.assign(wealth=np.inf), trial, "y", ["wealth"])
     with pytest.raises(DuplicateIdError, match="'u0'"):
         difference_in_means(pd.concat([units, units.head(2)]), trial, "y")
+    lone = pd.concat([units[units["arm"] == 1].head(1), units[units["arm"] == 0]])
+    with pytest.raises(OneClusterError, match="treated arm has 1"):
+        difference_in_means(lone, Trial("arm"), "y")
     few = units.groupby("arm").head(3)
     with pytest.raises(EstimationError, match="covariates"):
         lin_adjusted(few, Trial("arm"), "y", ["age", "wealth"])
