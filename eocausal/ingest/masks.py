@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -68,6 +69,8 @@ class Mask(Protocol):
 class QAPixel:
     """Bits of the Landsat Collection 2 ``QA_PIXEL`` band (uint16, Landsat 4 to 9).
 
+    A band stored as int16 has the same bits; values that 16 bits cannot hold count as fill.
+
     Parameters
     ----------
     band
@@ -108,14 +111,12 @@ class QAPixel:
 
     def clear(self, stored: NDArray[Any]) -> BoolArray:
         """Tell which pixels meet none of the conditions; see :class:`Mask`."""
-        known = np.isfinite(stored)
-        bits = np.where(known, stored, 1).astype(np.int64)
-        missing = ~known | (bits & 1 != 0)
-        dropped = np.zeros(stored.shape, dtype=np.bool_)
-        for name in self.drop:
-            bit, field, least = _QA_CONDITIONS[name]
-            dropped |= (bits >> bit) & field >= least
-        return _clear(~missing, dropped, self.dilate)
+        if stored.dtype == np.int16:
+            stored = stored.view(np.uint16)
+        elif stored.dtype != np.uint16:
+            stored = np.where((stored >= 0) & (stored < 2**16), stored, 1).astype(np.uint16)
+        known, dropped = _qa_tables(self.drop)
+        return _clear(known[stored], dropped[stored], self.dilate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +325,17 @@ def _check_dilate(dilate: int) -> None:
             cause="It is a number of pixels on the grid of the mask band.",
             next_step="Give a whole number from 0.",
         )
+
+
+@lru_cache(maxsize=32)
+def _qa_tables(drop: tuple[str, ...]) -> tuple[BoolArray, BoolArray]:
+    """For each of the 65,536 values of QA_PIXEL: is it no fill, and is a condition met."""
+    bits = np.arange(2**16)
+    dropped = np.zeros(2**16, dtype=np.bool_)
+    for name in drop:
+        bit, field, least = _QA_CONDITIONS[name]
+        dropped |= (bits >> bit) & field >= least
+    return bits & 1 == 0, dropped
 
 
 def _clear(known: BoolArray, dropped: BoolArray, dilate: int) -> BoolArray:

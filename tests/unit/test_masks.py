@@ -42,10 +42,16 @@ QA_CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32, np.float32])
 def test_qa_pixel_drops_fill_clouds_and_shadows_by_default(dtype):
-    stored = np.array([[v for v, _ in QA_CASES]], dtype=dtype)
+    stored = np.array([[v for v, _ in QA_CASES]])
+    stored = stored.astype(np.uint16).view(dtype) if dtype is np.int16 else stored.astype(dtype)
     assert QAPixel().clear(stored).tolist() == [[c for _, c in QA_CASES]]
+
+
+def test_qa_values_that_cannot_be_are_not_clear():
+    stored = np.array([[CLEAR, np.nan, -1.0, 70_000.0]], dtype=np.float32)
+    assert QAPixel().clear(stored).tolist() == [[True, False, False, False]]
 
 
 @pytest.mark.parametrize(
