@@ -104,7 +104,7 @@ REFUSED = [
     ("max(*nir)", "character 1"),
     ("(nir - red / nir", "never closed"),
     ("nir -", "character 5"),
-    ("nir red", "character 1"),
+    ("nir red", "character 5"),
     ("μετά + é[1]", "character 8"),
     ("", "cannot be read"),
     ("2 + 3", "names no band"),
