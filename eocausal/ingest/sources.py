@@ -1,4 +1,4 @@
-"""A folder or list of GeoTIFFs becomes a table of scenes, from the files' own headers."""
+"""A folder or list of images becomes a table of scenes, from the files' own headers."""
 
 from __future__ import annotations
 
@@ -6,37 +6,36 @@ import glob
 import json
 import os
 import re
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import geopandas as gpd
-import numpy as np
-import pandas as pd
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from eocausal.contracts import some
 from eocausal.errors import BandError, CRSError, EmptyInputError, IngestError, SceneError
-from eocausal.ingest.footprints import scene_footprint
-from eocausal.ingest.grid import WGS84, SceneGrid, parse_crs
+from eocausal.ingest.grid import parse_crs
+from eocausal.ingest.headers import (
+    SCENE_COLUMNS,
+    Header,
+    band_names,
+    read_headers,
+    scene_row,
+    scenes_table,
+)
+from eocausal.ingest.remote import Retry, Sign, is_remote
 from eocausal.ingest.times import ALL, Span, date_in_name, parse_period, read_date
 from eocausal.provenance import Failure, FailureLedger
 
-__all__ = ["SCENE_COLUMNS", "scan"]
+__all__ = ["SCENE_COLUMNS", "file_name", "list_images", "scan"]
 
-SCENE_COLUMNS: Final = (
-    "href", "bands", "count", "dtype", "nodata", "scales", "offsets", "scene_crs", "transform",
-    "width", "height", "resolution", "time", "time_end", "time_source", "size_bytes",
+_SUFFIXES: Final = (".tif", ".tiff", ".jp2")
+_ACQUIRED_TAGS: Final = (
+    "ACQUISITION_DATE", "ACQUISITIONDATETIME", "DATE_ACQUIRED", "SENSING_TIME",
 )  # fmt: skip
-_SUFFIXES: Final = (".tif", ".tiff")
-_DATE_TAGS: Final = (
-    "ACQUISITION_DATE", "ACQUISITIONDATETIME", "DATE_ACQUIRED", "SENSING_TIME", "DATETIME",
-    "TIFFTAG_DATETIME",
-)  # fmt: skip
-_NOT_DEGREES: Final = "Its CRS is in degrees, but its coordinates lie beyond any on Earth."
+_WRITTEN_TAGS: Final = ("DATETIME", "TIFFTAG_DATETIME")
 _DATE_KEYS: Final = ("datetime", "time", "acquired", "date")
 
 
@@ -45,9 +44,11 @@ class _Options:
     span: Span | None
     time_pattern: str | None
     place_pattern: str | None
+    item_pattern: str | None
+    band_pattern: str | None
     bands: tuple[str, ...] | None
+    renamed: dict[str, str]
     nodata: float | None
-    crs: str | None
 
 
 def scan(
@@ -55,19 +56,22 @@ def scan(
     *,
     time: str | None = None,
     time_pattern: str | None = None,
-    bands: Sequence[str] | None = None,
+    bands: Sequence[str] | Mapping[str, str] | None = None,
+    band_pattern: str | None = None,
+    item_pattern: str | None = None,
     nodata: float | None = None,
     crs: str | None = None,
     neighborhood_pattern: str | None = None,
+    retry: Retry | None = None,
+    sign: Sign | None = None,
     ledger: FailureLedger | None = None,
 ) -> gpd.GeoDataFrame:
-    r"""Read the headers of GeoTIFFs into a table of scenes.
+    r"""Read the headers of images into a table of scenes.
 
     Parameters
     ----------
     paths
-        A folder (searched with its subfolders, links included, for ``.tif`` and ``.tiff``), a
-        file, a glob pattern, or a list of these.
+        See :func:`list_images`: folders, files, glob patterns, URLs, or a list of these.
     time
         Date of all scenes: ``'YYYY'``, ``'YYYY-MM'``, ``'YYYY-MM-DD'`` or a range with ``/``.
     time_pattern
@@ -75,6 +79,16 @@ def scan(
         searched in the file name.
     bands
         Names of the bands in order; by default the bands' descriptions, else ``b1``, ``b2``...
+        Or a mapping from the name wanted to the name found, ``{"red": "B4"}``; bands that are
+        not in it keep their names.
+    band_pattern
+        Regular expression with a named group ``band``, searched in the file name, that names
+        the band of a file with one band only.
+    item_pattern
+        Regular expression with a named group ``item``, searched in the file name, for folders
+        with a file for each band: files with the same item are one acquisition. For Landsat,
+        ``r"(?P<item>L.+_T\d)_(?P<band>\w+)"`` serves as this and as ``band_pattern``. A file in
+        which it is not found is an acquisition of its own.
     nodata
         Value that means no data, instead of the files' own tag.
     crs
@@ -83,6 +97,9 @@ def scan(
         Regular expression with a named group ``neighborhood``, searched in the file name, for
         folders with a file for each place: such a scene feeds only the neighborhood with that
         id, even where it overlaps others. It adds the column ``neighborhood``.
+    retry, sign
+        For images behind HTTP: when to give up, and how an href is signed; see
+        :class:`~eocausal.ingest.remote.Retry`.
     ledger
         Receives a row for every file left out (``read_error``, ``no_crs``, ``wrong_crs``,
         ``no_georeference``, ``band_count``, ``dtype``).
@@ -92,9 +109,12 @@ def scan(
     GeoDataFrame
         One row a file, sorted by name: ``href, bands, count, dtype, nodata, scales, offsets,
         scene_crs, transform, width, height, resolution, time, time_end, time_source,
-        size_bytes`` and the footprint in EPSG:4326. ``time`` is UTC without a zone, or NaT.
+        size_bytes, block, item, step`` and the footprint in EPSG:4326. ``time`` is UTC without
+        a zone, or NaT; ``step`` is missing, for it belongs to gridded files.
         A date comes from, in this order: ``time``, ``time_pattern``, a JSON file beside the image
-        (``datetime``, ``time`` or ``properties.datetime``), the TIFF's tags, the file name.
+        (``datetime``, ``time`` or ``properties.datetime``), a tag that names the acquisition
+        (``ACQUISITION_DATE``, ``DATE_ACQUIRED``, ``SENSING_TIME``...), the file name, the tag
+        ``DATETIME`` (often the day on which the file was written).
         ``time_end`` is the last instant the date allows (31 December where only the year is
         known) and ``time_source`` says where it was found.
 
@@ -108,19 +128,23 @@ def scan(
     --------
     >>> scenes = scan("landsat/", bands=["swir1", "nir", "red", "green"])  # doctest: +SKIP
     """
-    hrefs = _find(paths)
+    hrefs = list_images(paths)
     options = _Options(
         span=parse_period(time) if time is not None and time != ALL else None,
         time_pattern=_checked(time_pattern, ("date", "year"), "time_pattern"),
         place_pattern=_checked(neighborhood_pattern, ("neighborhood",), "neighborhood_pattern"),
-        bands=_named(bands),
+        item_pattern=_checked(item_pattern, ("item",), "item_pattern"),
+        band_pattern=_checked(band_pattern, ("band",), "band_pattern"),
+        bands=None if isinstance(bands, Mapping) else _named(bands),
+        renamed={v: k for k, v in bands.items()} if isinstance(bands, Mapping) else {},
         nodata=nodata,
-        crs=parse_crs(crs).to_string() if crs is not None else None,
     )
+    _check_one_naming(options)
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    for href in hrefs:
-        row = _header(href, options)
+    name = parse_crs(crs).to_string() if crs is not None else None
+    for header in read_headers(hrefs, crs=name, retry=retry, sign=sign):
+        row = header if isinstance(header, Failure) else _row(header, options)
         if isinstance(row, Failure):
             failures.append(row)
         else:
@@ -129,7 +153,16 @@ def scan(
         ledger.rows.extend(failures)
     if not rows:
         _raise_none_left(failures)
-    return gpd.GeoDataFrame(pd.DataFrame(rows), geometry="geometry", crs=WGS84)
+    return scenes_table(rows)
+
+
+def _check_one_naming(options: _Options) -> None:
+    if options.bands is not None and options.band_pattern is not None:
+        raise BandError(
+            "bands=[...] and band_pattern=... were both given.",
+            cause="Both name the bands of a file.",
+            next_step="Give bands={'red': 'B4', ...} to rename what band_pattern finds.",
+        )
 
 
 def _named(bands: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -184,17 +217,33 @@ def _raise_none_left(failures: list[Failure]) -> None:
     raise SceneError(message, cause=first, next_step=step)
 
 
-def _is_remote(text: str) -> bool:
-    return "://" in text or text.startswith("/vsi")
+def file_name(href: str) -> str:
+    """Name of the file at a path or URL, without its folders and its query."""
+    return Path(unquote(urlsplit(href).path) if "://" in href else href).name
 
 
-def _find(paths: str | Path | Sequence[str | Path]) -> list[str]:
+def list_images(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """List the images of folders, files and glob patterns, sorted, each once.
+
+    Parameters
+    ----------
+    paths
+        A folder (searched with its subfolders, links included, for ``.tif``, ``.tiff`` and
+        ``.jp2``), a file of any name, a URL, a glob pattern, or a list of these.
+
+    Raises
+    ------
+    SceneError
+        If a path leads nowhere.
+    EmptyInputError
+        If there is no image.
+    """
     items = [paths] if isinstance(paths, str | Path) else list(paths)
     found: list[str] = []
     for item in items:
         text = str(item)
         path = Path(text)
-        if _is_remote(text):
+        if is_remote(text):
             found.append(text)
         elif path.is_dir():
             found += _inside(path.absolute())
@@ -211,8 +260,8 @@ def _find(paths: str | Path | Sequence[str | Path]) -> list[str]:
             )
     if not found:
         raise EmptyInputError(
-            f"No GeoTIFF was found in {some([str(i) for i in items])}.",
-            cause="There is no file ending in .tif or .tiff.",
+            f"No image was found in {some([str(i) for i in items])}.",
+            cause="There is no file ending in .tif, .tiff or .jp2.",
             next_step="Check the folder or the glob pattern.",
         )
     return sorted(set(found))
@@ -233,134 +282,41 @@ def _inside(folder: Path) -> list[str]:
     return found
 
 
-def _header(href: str, options: _Options) -> dict[str, Any] | Failure:
-    def failure(reason: str, detail: str) -> Failure:
-        return Failure("scan", "scene", href, reason, detail)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(href) as source:
-                header = _read_header(source)
-    except (RasterioError, OSError, UnicodeDecodeError) as error:
-        return failure("read_error", f"The header cannot be read: {error}")
-    except CRSError as error:
-        return failure("wrong_crs", f"{error.fact} {error.cause}")
-    grid, problem = _georeference(header, options.crs, href)
-    if grid is None:
-        return failure(*problem)
-    try:
-        footprint = scene_footprint(grid)
-    except CRSError as error:
-        return failure("wrong_crs", f"{error.fact} {error.cause}")
-    if header["dtype"].startswith("complex"):
-        return failure("dtype", f"Its pixels are {header['dtype']}, not real numbers.")
-    count = header["count"]
+def _row(header: Header, options: _Options) -> dict[str, Any] | Failure:
+    href, count = header.href, header.count
+    name = file_name(href)
     if options.bands is not None and len(options.bands) != count:
-        return failure("band_count", f"It has {count} bands, not {len(options.bands)}.")
-    span, found_in = _time_of(href, header["tags"], options)
-    local = Path(href) if not _is_remote(href) else None
-    row = {
-        "href": href,
-        "bands": options.bands or _band_names(header["descriptions"]),
-        "count": count,
-        "dtype": header["dtype"],
-        "nodata": float(options.nodata if options.nodata is not None else header["nodata"]),
-        "scales": header["scales"],
-        "offsets": header["offsets"],
-        "scene_crs": grid.crs,
-        "transform": grid.transform,
-        "width": grid.width,
-        "height": grid.height,
-        "resolution": (grid.transform[0] ** 2 + grid.transform[3] ** 2) ** 0.5,
-        "time": span[0] if span else pd.NaT,
-        "time_end": span[1] if span else pd.NaT,
-        "time_source": found_in,
-        "size_bytes": local.stat().st_size if local is not None and local.exists() else 0,
-        "geometry": footprint,
-    }
+        detail = f"It has {count} bands, not {len(options.bands)}."
+        return Failure("scan", "scene", href, "band_count", detail)
+    own = options.bands or band_names(header.descriptions)
+    if options.band_pattern is not None and count == 1:
+        own = (_group(options.band_pattern, "band", name) or own[0],)
+    span, found_in = _time_of(href, header.tags, options)
+    more: dict[str, Any] = {}
+    if options.nodata is not None:
+        more["nodata"] = float(options.nodata)
     if options.place_pattern is not None:
-        match = re.search(options.place_pattern, Path(href).name)
-        row["neighborhood"] = match.group("neighborhood") if match else None
-    return row
+        more["neighborhood"] = _group(options.place_pattern, "neighborhood", name)
+    return scene_row(
+        header,
+        bands=tuple(options.renamed.get(b, b) for b in own),
+        item=_group(options.item_pattern, "item", name) or href,
+        span=span,
+        time_source=found_in,
+        size_bytes=os.path.getsize(href) if os.path.isfile(href) else 0,
+        **more,
+    )
 
 
-def _read_header(source: Any) -> dict[str, Any]:
-    tags = {**source.tags(), **source.tags(ns="IMAGERY")}
-    return {
-        "count": source.count,
-        "dtype": str(source.dtypes[0]),
-        "nodata": float("nan") if source.nodata is None else float(source.nodata),
-        "scales": tuple(float(v) for v in source.scales),
-        "offsets": tuple(float(v) for v in source.offsets),
-        "descriptions": tuple(source.descriptions),
-        "crs": _crs_name(source.crs),
-        "transform": tuple(float(v) for v in source.transform[:6]),
-        "identity": source.transform.is_identity,
-        "singular": abs(source.transform.determinant) == 0.0,
-        "gcps": len(source.gcps[0]),
-        "shape": (source.width, source.height),
-        "tags": {str(k).upper(): str(v) for k, v in tags.items()},
-    }
-
-
-def _crs_name(crs: Any) -> str | None:
-    """Name a CRS so that nothing is lost: its EPSG code only if that says the same."""
-    if crs is None or not crs.to_wkt():
-        return None
-    wkt = str(crs.to_wkt(version="WKT2_2019"))
-    code = parse_crs(wkt).to_epsg(min_confidence=90)
-    if code and parse_crs(f"EPSG:{code}").equals(parse_crs(wkt), ignore_axis_order=True):
-        return f"EPSG:{code}"
-    return wkt
-
-
-def _georeference(
-    header: dict[str, Any], crs: str | None, href: str
-) -> tuple[SceneGrid | None, tuple[str, str]]:
-    own = header["crs"]
-    if header["identity"] or header["singular"]:
-        what = "only ground control points" if header["gcps"] else "no affine transform"
-        return None, ("no_georeference", f"It has {what}, so its pixels have no place on Earth.")
-    if own is None and crs is None:
-        return None, ("no_crs", "It has no coordinate reference system.")
-    if (
-        crs is not None
-        and own is not None
-        and not parse_crs(own).equals(parse_crs(crs), ignore_axis_order=True)
-    ):
-        raise CRSError(
-            f"crs={crs!r} was given, but {href} says {parse_crs(own).name}.",
-            cause="One of them is wrong, and the scene would silently move.",
-            next_step="Leave crs out to use each file's own.",
-        )
-    grid = SceneGrid(own or str(crs), header["transform"], *header["shape"])
-    return (None, ("wrong_crs", _NOT_DEGREES)) if _beyond_degrees(grid) else (grid, ("", ""))
-
-
-def _beyond_degrees(grid: SceneGrid) -> bool:
-    """Whether a scene in degrees reaches more than a pixel beyond a pole, or around the Earth."""
-    if not parse_crs(grid.crs).is_geographic or grid.period is None:
-        return False
-    a, b, c, d, e, f = grid.transform
-    turn = grid.period
-    cols, rows = np.array([[0, 1, 0, 1], [0, 0, 1, 1]]) * [[grid.width], [grid.height]]
-    x, y = a * cols + b * rows + c, d * cols + e * rows + f
-    too_high = np.abs(y).max() > turn / 4 + abs(d) + abs(e)
-    return bool(too_high or np.ptp(x) > turn + 2 * (abs(a) + abs(b)) or np.abs(x).max() > 2 * turn)
-
-
-def _band_names(descriptions: tuple[str | None, ...]) -> tuple[str, ...]:
-    names = tuple(d or f"b{i}" for i, d in enumerate(descriptions, 1))
-    if len(set(names)) < len(names):
-        return tuple(f"b{i}" for i in range(1, len(names) + 1))
-    return names
+def _group(pattern: str | None, group: str, name: str) -> str | None:
+    match = re.search(pattern, name) if pattern is not None else None
+    return match.group(group) if match else None
 
 
 def _time_of(href: str, tags: dict[str, str], options: _Options) -> tuple[Span | None, str]:
     if options.span is not None:
         return options.span, "argument"
-    name = Path(href).name
+    name = file_name(href)
     if options.time_pattern is not None:
         span = date_in_name(name, options.time_pattern)
         if span is not None:
@@ -368,16 +324,22 @@ def _time_of(href: str, tags: dict[str, str], options: _Options) -> tuple[Span |
     span = _sidecar_date(href)
     if span is not None:
         return span, "sidecar"
-    for tag in _DATE_TAGS:
+    for tag in _ACQUIRED_TAGS:
         span = read_date(tags.get(tag, ""))
         if span is not None:
             return span, tag
     span = date_in_name(Path(name).stem)
-    return span, "name" if span is not None else ""
+    if span is not None:
+        return span, "name"
+    for tag in _WRITTEN_TAGS:
+        span = read_date(tags.get(tag, ""))
+        if span is not None:
+            return span, tag
+    return None, ""
 
 
 def _sidecar_date(href: str) -> Span | None:
-    if _is_remote(href):
+    if is_remote(href):
         return None
     for path in (Path(href).with_suffix(".json"), Path(href + ".json")):
         if not path.is_file():

@@ -11,7 +11,8 @@ from affine import Affine
 from ingest_helpers import centred, write_tif
 
 from eocausal.errors import BandError, IngestError
-from eocausal.ingest.sources import scan
+from eocausal.ingest.headers import read_headers
+from eocausal.ingest.sources import SCENE_COLUMNS, list_images, scan
 from eocausal.ingest.times import date_in_name, parse_period, read_date
 from eocausal.provenance import FailureLedger
 
@@ -102,7 +103,9 @@ def test_where_a_date_comes_from(tmp_path):
     path = scene(tmp_path / "s_2001.tif")
     assert scan(path)[["time_source"]].iloc[0, 0] == "name"
     scene(path, tags={"TIFFTAG_DATETIME": "2002:03:04 05:06:07"})
-    row = scan(path).iloc[0]
+    assert scan(path)["time_source"].tolist() == ["name"]
+    undated = scene(tmp_path / "x.tif", tags={"TIFFTAG_DATETIME": "2002:03:04 05:06:07"})
+    row = scan(undated).iloc[0]
     assert (row["time"], row.time_source) == (
         pd.Timestamp("2002-03-04 05:06:07"),
         "TIFFTAG_DATETIME",
@@ -216,3 +219,83 @@ def test_band_names_given(tmp_path):
 def test_intervals_and_moments(text, span):
     found = read_date(text)
     assert (found and tuple(t.strftime("%Y-%m-%d") for t in found)) == span
+
+
+LANDSAT = r"(?P<item>L.+_T\d)_(?P<band>\w+)"
+
+
+def test_a_file_for_each_band_becomes_looks(tmp_path):
+    for day in ("20200115", "20200216"):
+        for band in ("SR_B4", "SR_B5", "QA_PIXEL"):
+            scene(tmp_path / f"LC08_L2SP_171060_{day}_20200823_02_T1_{band}.TIF", bands=1)
+    scene(tmp_path / "dem.tif", bands=1, names=["height"])
+    table = scan(
+        tmp_path,
+        item_pattern=LANDSAT,
+        band_pattern=LANDSAT,
+        bands={"red": "SR_B4", "nir": "SR_B5"},
+    )
+    looks = {
+        item: (sorted(n for names in rows.bands for n in names), rows["time"].unique().tolist())
+        for item, rows in table.groupby("item")
+    }
+    product = "LC08_L2SP_171060_{}_20200823_02_T1"
+    assert looks == {
+        product.format("20200115"): (["QA_PIXEL", "nir", "red"], [pd.Timestamp("2020-01-15")]),
+        product.format("20200216"): (["QA_PIXEL", "nir", "red"], [pd.Timestamp("2020-02-16")]),
+        str(tmp_path / "dem.tif"): (["height"], [pd.NaT]),
+    }
+
+
+def test_names_of_bands_are_given_once(tmp_path):
+    scene(tmp_path / "x_B4.tif", bands=1)
+    with pytest.raises(BandError, match="both given"):
+        scan(tmp_path, bands=["red"], band_pattern=r"_(?P<band>B\d)")
+    for option in ("item_pattern", "band_pattern"):
+        with pytest.raises(IngestError, match=f"{option}=.* has no group"):
+            scan(tmp_path, **{option: r"_(B\d)"})
+    scene(tmp_path / "two.tif", bands=2, names=["a", "b"])
+    assert scan(tmp_path / "two.tif", band_pattern="(?P<band>two)").bands[0] == ("a", "b")
+    assert scan(tmp_path / "two.tif", bands={"red": "a"}).bands[0] == ("red", "b")
+
+
+def test_pieces_items_and_steps(tmp_path):
+    tiled = {"tiled": True, "blockxsize": 32, "blockysize": 16}
+    values = np.ones((1, 64, 96), "uint8")
+    where = centred(UTM, 32.5, 0.3, 30.0, 96, 64)
+    write_tif(tmp_path / "a.tif", values, UTM, where, **tiled)
+    write_tif(tmp_path / "b.tif", values, UTM, where, blockysize=8)
+    table = scan(tmp_path)
+    assert table["block"].tolist() == [(16, 32), (8, 96)]
+    assert table["item"].tolist() == table["href"].tolist()
+    assert table["step"].isna().all()
+    assert str(table["step"].dtype) == "Int64"
+    assert list(table.columns) == [*SCENE_COLUMNS, "geometry"]
+    assert str(table["time"].dtype) == "datetime64[ns]"
+
+
+def test_jpeg_2000_is_an_image(tmp_path):
+    where = centred(UTM, 32.5, 0.3, 10.0, 64, 64)
+    values = np.arange(64 * 64, dtype="uint16").reshape(1, 64, 64)
+    path = tmp_path / "T36NYF_20200101T080231_B04_10m.jp2"
+    write_tif(path, values, UTM, where, driver="JP2OpenJPEG", quality=100, reversible=True)
+    pattern = r"(?P<item>T\d{2}[A-Z]{3}_\d{8}T\d{6})_(?P<band>B..)"
+    row = scan(tmp_path, item_pattern=pattern, band_pattern=pattern).iloc[0]
+    assert (row["item"], row.bands) == ("T36NYF_20200101T080231", ("B04",))
+    assert (row["time"], row.scene_crs) == (pd.Timestamp("2020-01-01"), UTM)
+
+
+def test_images_are_listed_once_and_sorted(tmp_path):
+    for name in ("b.tif", "a.TIFF", "c.jp2", "d.vrt", "notes.txt"):
+        (tmp_path / name).write_text("")
+    listed = list_images([tmp_path, tmp_path / "b.tif", "https://host/x.tif?v=1"])
+    assert [Path(h).name for h in listed] == ["a.TIFF", "b.tif", "c.jp2", "x.tif?v=1"]
+    assert list_images(tmp_path / "d.vrt") == [str(tmp_path / "d.vrt")]
+
+
+def test_many_headers_come_in_order_and_one_broken_file_stops_none(tmp_path):
+    hrefs = [str(scene(tmp_path / f"{k:03}.tif", bands=1 + k % 3)) for k in range(40)]
+    Path(hrefs[7]).write_bytes(Path(hrefs[7]).read_bytes()[:60])
+    found = read_headers(hrefs)
+    assert [h.count for h in found[:7] + found[8:]] == [1 + k % 3 for k in range(40) if k != 7]
+    assert (found[7].subject, found[7].reason) == (hrefs[7], "read_error")
