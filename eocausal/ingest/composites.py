@@ -38,7 +38,7 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-_MEDOID_VALUES: Final = 2**19
+_MEDOID_VALUES: Final = 2**17
 
 
 class Composite(Protocol):
@@ -148,7 +148,7 @@ class Mean(_BandByBand):
         count = np.zeros(looks.shape[1:], dtype=np.int32)
         for look in looks:
             good = np.isfinite(look)
-            np.add(total, look, out=total, where=good)
+            total += look if good.all() else np.where(good, look, np.float32(0.0))
             count += good
         mean = np.full(total.shape, np.nan)
         np.divide(total, count, out=mean, where=count > 0)

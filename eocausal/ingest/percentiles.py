@@ -5,10 +5,9 @@ Work goes chunk by chunk of pixels, so that what is sorted stays in the processo
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,64 +47,84 @@ def percentile_of_looks(looks: FloatArray, percent: float) -> FloatArray:
 
 
 def _percentile_of_chunk(part: FloatArray, percent: float) -> FloatArray:
+    low, high, share = _between(len(part), percent)
     good = np.isfinite(part)
+    if len(part) == 1:
+        return np.where(good[0], part[0], np.float32(np.nan))
     if good.all():
-        low, high, _ = _between(len(part), percent)
-        # Adding zero copies, and makes -0.0 (which has no place before or after 0.0) 0.0.
-        rows = _ordered(np.add(part, np.float32(0.0)), (low, high))
-        return _mixed(rows, len(part), percent)
-    filled = np.where(good, part, np.float32(np.inf)) + np.float32(0.0)
-    count = good.sum(axis=0, dtype=np.int32)
-    rows = _ordered(filled, range(_between(len(part), percent)[1] + 1))
-    out = np.full(count.shape, np.nan, dtype=np.float32)
-    for valid in np.unique(count[count > 0]).tolist():
-        here = count == valid
-        low, high, _ = _between(valid, percent)
-        picked = {k: rows[k][here] for k in (low, high)}
-        out[here] = _mixed(picked, valid, percent)
-    return out
+        # Adding zero makes -0.0, which has no place before or after 0.0, the same as 0.0.
+        ordered = _order(part + np.float32(0.0), (int(low[-1]), int(high[-1])))
+        first = ordered.rank(int(low[-1]))
+        return first if share[-1] == 0 else _mixed(first, ordered.rank(int(high[-1])), share[-1])
+    filled = np.where(good, part, np.float32(np.inf))
+    filled += np.float32(0.0)
+    ordered = _order(filled, tuple(range(int(high[-1]) + 1)))
+    count = good.sum(axis=0, dtype=np.intp)
+    first, second = ordered.rank_by(low, count), ordered.rank_by(high, count)
+    first[count == 0] = second[count == 0] = np.nan
+    return _mixed(first, second, share.take(count))
 
 
-def _between(valid: int, percent: float) -> tuple[int, int, float]:
-    """Positions in ascending order between which the percentile lies, and how far."""
-    position = percent * (valid - 1) / 100.0
-    low = math.floor(position)
-    return low, math.ceil(position), position - low
+def _between(
+    most: int, percent: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """For 0 to ``most`` valid values: the two the percentile lies between, and how far."""
+    position = percent * np.maximum(np.arange(most + 1) - 1, 0) / 100.0
+    low, high = np.floor(position).astype(np.int64), np.ceil(position).astype(np.int64)
+    return low, high, position - low
 
 
-def _mixed(
-    rows: Sequence[FloatArray] | Mapping[int, FloatArray], valid: int, percent: float
-) -> FloatArray:
-    low, high, share = _between(valid, percent)
-    if low == high:
-        return rows[low]
-    mixed = rows[low].astype(np.float64) * (1.0 - share) + rows[high].astype(np.float64) * share
+def _mixed(first: FloatArray, second: FloatArray, share: Any) -> FloatArray:
+    mixed = first.astype(np.float64) * (1.0 - share) + second.astype(np.float64) * share
     rounded: FloatArray = mixed.astype(np.float32)
     return rounded
 
 
-def _ordered(values: FloatArray, wanted: Sequence[int]) -> list[FloatArray]:
-    """Sort along the first axis, in place; only the rows ``wanted`` are sure to be right.
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """Ascending values: the k-th of pixel p is ``values[starts[k] + p * stride]``."""
+
+    values: FloatArray
+    starts: NDArray[np.int64]
+    stride: int
+    pixels: int
+
+    def rank(self, k: int) -> FloatArray:
+        """Take the k-th value of every pixel."""
+        return self.values[self.starts[k] :][:: self.stride][: self.pixels]
+
+    def rank_by(self, ranks: NDArray[np.int64], count: NDArray[np.intp]) -> FloatArray:
+        """Take value ``ranks[count]`` of every pixel."""
+        at = self.starts[ranks].take(count)
+        at += np.arange(0, self.pixels * self.stride, self.stride)
+        taken: FloatArray = self.values.take(at)
+        return taken
+
+
+def _order(values: FloatArray, wanted: tuple[int, ...]) -> _Ordered:
+    """Sort along the first axis; only the ranks ``wanted`` are sure to be right.
 
     Few rows go through a sorting network, whose steps are minima and maxima of whole rows; for
     many rows a sort of the transposed array is faster.
     """
-    if len(values) > _NETWORK_UP_TO:
+    count, pixels = values.shape
+    if count > _NETWORK_UP_TO:
         columns = np.ascontiguousarray(values.T)
         columns.sort(axis=1)
-        return list(columns.T)
-    rows = list(values)
-    spare = np.empty_like(rows[0])
-    for i, j, smaller, larger in _network(len(values), tuple(wanted)):
+        return _Ordered(columns.reshape(-1), np.arange(count, dtype=np.int64), count, pixels)
+    buffer = np.concatenate([values, np.empty((1, pixels), dtype=values.dtype)])
+    at, spare = list(range(count)), count
+    for i, j, smaller, larger in _network(count, wanted):
+        one, other = buffer[at[i]], buffer[at[j]]
         if smaller and larger:
-            np.minimum(rows[i], rows[j], out=spare)
-            np.maximum(rows[i], rows[j], out=rows[j])
-            rows[i], spare = spare, rows[i]
+            np.minimum(one, other, out=buffer[spare])
+            np.maximum(one, other, out=other)
+            at[i], spare = spare, at[i]
         elif smaller:
-            np.minimum(rows[i], rows[j], out=rows[i])
+            np.minimum(one, other, out=one)
         else:
-            np.maximum(rows[i], rows[j], out=rows[j])
-    return rows
+            np.maximum(one, other, out=other)
+    return _Ordered(buffer.reshape(-1), np.array(at, dtype=np.int64) * pixels, 1, pixels)
 
 
 @lru_cache(maxsize=1024)
