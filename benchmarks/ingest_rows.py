@@ -8,6 +8,7 @@ is timed, not imports, headers or the drawing of sites.
 from __future__ import annotations
 
 import cProfile
+import json
 import os
 import pstats
 import resource
@@ -27,7 +28,7 @@ from archive import BANDS, BLOCK, CHIP, NODATA, RESOLUTION, Archive, Sites
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-Record = dict[str, float]
+Record = dict[str, Any]
 _SHARD: Final = 256
 _MOST_SAMPLED: Final = 64
 _WAITS: Final = ("_queue.SimpleQueue", "_thread.lock", "_thread.RLock", "select.epoll")
@@ -49,7 +50,7 @@ class Stopwatch:
             self.cpu += _cpu() - cpu
             self.wall += time.perf_counter() - wall
 
-    def record(self, **more: float) -> Record:
+    def record(self, **more: Any) -> Record:
         """Return both counts, and more."""
         return {"cpu": self.cpu, "wall": self.wall, **more}
 
@@ -119,10 +120,21 @@ def ours(
         cube = build(places, archive.labels, out)
     peak = peak_memory()
     written = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    codec = _blosc_in(json.loads((out / "image" / "zarr.json").read_text(encoding="utf-8")))
     largest = check_chips(cube, archive, sites, check)
     cube.close()
     shutil.rmtree(out)
-    return watch.record(peak=peak, before=before, written=written, difference=largest)
+    return watch.record(peak=peak, before=before, written=written, difference=largest, codec=codec)
+
+
+def _blosc_in(metadata: Any) -> Record | None:
+    """Find how the chunks of a Zarr array are compressed, in a shard or not."""
+    if isinstance(metadata, dict):
+        if metadata.get("name") == "blosc":
+            return dict(metadata["configuration"])
+        metadata = list(metadata.values())
+    parts = (_blosc_in(part) for part in metadata) if isinstance(metadata, list) else ()
+    return next((part for part in parts if part), None)
 
 
 def check_chips(cube: Any, archive: Archive, sites: Sites, check: int) -> float:
@@ -190,19 +202,28 @@ def decode_limit(archive: Archive, n: int, aligned: bool, threads: int) -> Recor
     return watch.record(blocks=len(blocks) * archive.years, peak=peak_memory())
 
 
-def write_limit(archive: Archive, n: int, threads: int, scratch: Path) -> Record:
-    """Compress and write the bytes of ``n`` chips: real chips, over and over, and nothing else."""
+def write_limit(
+    archive: Archive, n: int, threads: int, scratch: Path, codec: Record | None
+) -> Record:
+    """Compress and write the bytes of ``n`` chips: real chips, over and over, and nothing else.
+
+    ``codec`` is the store's own (Blosc's settings in Zarr's words); None writes them as they are.
+    """
     from numcodecs import Blosc
 
+    shuffles = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+    blosc = codec and Blosc(
+        codec["cname"], codec["clevel"], shuffles[codec["shuffle"]], codec["blocksize"]
+    )
     chips = _sample(archive, Sites.draw(archive, min(n, _MOST_SAMPLED), aligned=True))
-    codec = Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE)
     written: list[int] = []
 
     def one(start: int) -> None:
         size = 0
         with (scratch / f"shard-{start}").open("wb", buffering=0) as stream:
             for which in range(start, min(start + _SHARD, n)):
-                size += stream.write(codec.encode(chips[which % len(chips)]))
+                chip = chips[which % len(chips)]
+                size += stream.write(blosc.encode(chip) if blosc else chip.data)
         written.append(size)
 
     watch = Stopwatch()
