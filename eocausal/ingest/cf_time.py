@@ -34,7 +34,7 @@ _WORDS: Final = {
 _N_DAYS: Final = re.compile(r"(\d+)[- ]?d(?:ays?)?")
 _LONG_UNITS: Final = re.compile(r"(month|year)s?\s+since\s+(.+)", re.IGNORECASE)
 _WHOLE_DAYS: Final = pd.Timedelta(hours=20)
-_INSTANT: Final = pd.Timedelta(1, unit="ns")
+_INSTANT: Final = pd.Timedelta(1, unit="us")
 _LENGTHS: Final = {"D": 1.0, "M": 28.0, "Y": 365.0}
 Length = tuple[int, str]
 

@@ -193,7 +193,8 @@ class _OpenFile:
                 variable, {**at, layout.time: slice(first, first + depth)}, layout, packing
             )
             _slabs.put(key, slab)
-        return slab[step - first].copy()
+        plane: NDArray[Any] = slab[step - first].copy()
+        return plane
 
 
 def _plane(

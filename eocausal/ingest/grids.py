@@ -18,7 +18,7 @@ from eocausal.errors import BandError, CRSError, EmptyInputError, IngestError, S
 from eocausal.ingest.cf import Layout, Refused, choose, grid_of, packing_of
 from eocausal.ingest.cf_time import spans_of
 from eocausal.ingest.footprints import scene_footprint
-from eocausal.ingest.grid import WGS84, parse_crs
+from eocausal.ingest.grid import parse_crs
 from eocausal.ingest.grid_files import (
     ZARR_MARKS,
     GridReader,
@@ -29,6 +29,7 @@ from eocausal.ingest.grid_files import (
     open_dataset,
     open_grid,
 )
+from eocausal.ingest.headers import SCENE_COLUMNS, scenes_table
 from eocausal.ingest.times import ALL, Span, parse_period
 from eocausal.provenance import Failure, FailureLedger
 
@@ -89,9 +90,9 @@ def scan_grids(
     Returns
     -------
     GeoDataFrame
-        The columns of :func:`eocausal.ingest.sources.scan`, and ``block`` (rows and columns
-        stored together), ``item`` (name of the file and step) and ``step`` (-1 without a time
-        axis). ``bands`` are the names of the variables, ``dtype`` the smallest type that holds
+        The columns of :func:`eocausal.ingest.sources.scan`. ``item`` is the name of the file and
+        the step, ``step`` -1 without a time axis, and ``size_bytes`` the step's share of the
+        file. ``bands`` are the names of the variables, ``dtype`` the smallest type that holds
         them all, ``nodata`` their common fill value (NaN where they differ; readers then say
         which pixels are good), and ``transform`` describes the rows as they are stored. For
         ``time`` and ``time_end`` see :func:`eocausal.ingest.cf_time.spans_of`.
@@ -130,7 +131,7 @@ def scan_grids(
         ledger.rows.extend(failures)
     if not rows:
         _raise_none_left(failures)
-    return gpd.GeoDataFrame(pd.DataFrame(rows), geometry="geometry", crs=WGS84)
+    return scenes_table(rows)[[*SCENE_COLUMNS, "geometry"]]
 
 
 def _options(
@@ -200,7 +201,7 @@ def _rows(path: str, options: _Options) -> list[dict[str, Any]]:
             "height": grid.height,
             "resolution": abs(grid.transform[0]),
             "time_source": found_in,
-            "size_bytes": _size(path),
+            "size_bytes": _size(path) // len(spans),
             "block": _block(dataset, names, layouts),
         }
     name = Path(source.href).name if not select else Path(path).name + _said(select)

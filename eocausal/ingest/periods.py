@@ -16,7 +16,7 @@ __all__ = ["dates_of", "period_range"]
 
 _WORDS: Final = {"day": "1D", "month": "1M", "quarter": "3M", "year": "1Y"}
 _LENGTH: Final = re.compile(r"([1-9]\d*)?([DMY])")
-_INSTANT: Final = pd.Timedelta(1, unit="ns")
+_INSTANT: Final = pd.Timedelta(1, unit="us")
 
 
 def period_range(start: str, end: str, every: str = "month") -> list[str]:
