@@ -103,12 +103,13 @@ def packing_of(variable: xr.Variable) -> Packing:
             stored = _as_stored(value, dtype)
             if stored is not None:
                 fills.add(stored)
-    return Packing(
-        dtype,
-        tuple(sorted(fills)),
-        float(np.ravel(attrs.get("scale_factor", 1.0))[0]),
-        float(np.ravel(attrs.get("add_offset", 0.0))[0]),
-    )
+    try:
+        scale = float(np.ravel(attrs.get("scale_factor", 1.0))[0])
+        offset = float(np.ravel(attrs.get("add_offset", 0.0))[0])
+    except (TypeError, ValueError, IndexError) as error:
+        text = f"A scale_factor or add_offset is not a number: {error}."
+        raise Refused("wrong_scale", text) from error
+    return Packing(dtype, tuple(sorted(fills)), scale, offset)
 
 
 def _as_stored(value: Any, dtype: np.dtype[Any]) -> int | float | None:
@@ -144,7 +145,7 @@ def unpacked(variable: xr.Variable) -> FloatArray:
     return values * packing.scale + packing.offset
 
 
-def _role(name: str, attrs: Mapping[Any, Any]) -> str | None:
+def _role(name: str, attrs: Mapping[Any, Any], *, by_name: bool = True) -> str | None:
     """Say what a coordinate measures: lat, lon, x, y, time, or None."""
     units = str(attrs.get("units", "")).strip().lower()
     if str(attrs.get("standard_name", "")) in _STANDARD_NAMES:
@@ -153,7 +154,8 @@ def _role(name: str, attrs: Mapping[Any, Any]) -> str | None:
         return "lat" if units in _NORTH else "lon"
     if " since " in units:
         return "time"
-    return _NAMES.get(name.lower()) or _AXES.get(str(attrs.get("axis", "")).upper())
+    known = _NAMES.get(name.lower()) if by_name else None
+    return known or _AXES.get(str(attrs.get("axis", "")).upper())
 
 
 def _axes(dataset: xr.Dataset) -> dict[str, tuple[str, str]]:
@@ -163,9 +165,10 @@ def _axes(dataset: xr.Dataset) -> dict[str, tuple[str, str]]:
     for key in names:
         name, variable = str(key), dataset.variables[key]
         if variable.ndim == 1 and variable.dtype.kind in "iuf":
-            role = _role(name, variable.attrs)
+            dim = str(variable.dims[0])
+            role = _role(name, variable.attrs, by_name=name == dim)
             if role is not None:
-                found.setdefault(str(variable.dims[0]), (role, name))
+                found.setdefault(dim, (role, name))
     for dim in map(str, dataset.dims):
         if dim not in found and _NAMES.get(dim.lower()) == "time":
             found[dim] = ("time", "")
@@ -317,7 +320,8 @@ def _crs_name(crs: Any) -> str:
 
 def _like_wgs84(crs: Any) -> bool:
     """Whether degrees of an unnamed datum are on the ellipsoid of WGS 84, from Greenwich."""
-    plain = crs.datum is not None and "unknown" in crs.datum.name.lower() and not crs.is_derived
+    datum = crs.datum.name.lower() if crs.datum is not None else ""
+    plain = not crs.is_derived and any(w in datum for w in ("unknown", "undefined"))
     if not plain or crs.ellipsoid is None or crs.prime_meridian.longitude != 0.0:
         return False
     shape = crs.ellipsoid
@@ -342,7 +346,8 @@ def choose(
     if missing:
         text = f"It has no variable {some(missing)}; those on a grid are {some(on_grid, 20)}."
         raise Refused("band_missing", text)
-    wanted = tuple(on_grid if variables is None else variables)
+    beside = _auxiliary(dataset)
+    wanted = tuple([n for n in on_grid if n not in beside] if variables is None else variables)
     off = [n for n in wanted if layouts[n] is None]
     if not wanted or off:
         raise Refused("no_georeference", _why_no_grid(dataset, off))
@@ -353,7 +358,17 @@ def choose(
     return wanted, chosen
 
 
+def _auxiliary(dataset: xr.Dataset) -> set[str]:
+    """Names of variables that only say where others are: CF auxiliary coordinates."""
+    holders = [dataset.attrs, *(v.attrs for v in dataset.variables.values())]
+    named = {n for attrs in holders for n in str(attrs.get("coordinates", "")).split()}
+    roles = {str(n): _role(str(n), v.attrs) for n, v in dataset.data_vars.items()}
+    return named | {n for n, role in roles.items() if role in ("lat", "lon")}
+
+
 def _why_no_grid(dataset: xr.Dataset, names: Sequence[str]) -> str:
+    if not dataset.data_vars:
+        return "It has no variables at its top level (those in groups are not read)."
     whose = f"Its variables {some(names)} have" if names else "It has"
     swath = any(
         v.ndim == 2 and _role(str(n), v.attrs) in ("lat", "lon")

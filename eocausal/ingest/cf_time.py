@@ -86,7 +86,8 @@ def spans_of(dataset: xr.Dataset, dim: str | None, href: str) -> tuple[list[Span
         return bounds, "bounds"
     length = _resolution(dataset.attrs, Path(href).name, steps)
     if length is not None and _agrees(stamps, length):
-        spans = [_stretch(t, length) for t in stamps]
+        nexts = [*stamps[1:], pd.NaT]
+        spans = [_stretch(t, length, after) for t, after in zip(stamps, nexts, strict=True)]
         return [_within(s, coverage) for s in spans], "resolution"
     if coverage is not None and coverage[0] <= stamps[0] <= coverage[1]:
         return [coverage], "coverage"
@@ -199,11 +200,15 @@ def _agrees(stamps: pd.DatetimeIndex, length: Length) -> bool:
     return bool(stamps.notna().all() and days >= 0.9 * length[0] * _LENGTHS[length[1]])
 
 
-def _stretch(stamp: pd.Timestamp, length: Length) -> Span:
+def _stretch(stamp: pd.Timestamp, length: Length, after: pd.Timestamp) -> Span:
+    """Stretch of a step; one of some days ends where the next begins, if that is sooner."""
     number, unit = length
     if unit == "D":
         first = stamp.normalize()
-        return first, first + pd.Timedelta(days=number) - _INSTANT
+        until = first + pd.Timedelta(days=number)
+        if first < after < until:
+            until = max(after.normalize(), first + pd.Timedelta(days=1))
+        return first, until - _INSTANT
     first = pd.Timestamp(stamp.year, stamp.month if unit == "M" else 1, 1).as_unit("ns")
     months = number if unit == "M" else 12 * number
     return first, first + pd.DateOffset(months=months) - _INSTANT

@@ -297,6 +297,16 @@ def test_a_monthly_step_lasts_a_month(tmp_path, day, attrs, name):
     assert list(zip(scenes["time"], scenes["time_end"], strict=True)) == months
 
 
+def test_eight_days_end_with_the_year_where_the_next_begin(tmp_path):
+    stamps = pd.to_datetime(["2015-12-19", "2015-12-27", "2016-01-01", "2016-01-09"])
+    dataset = field(4, times=stamps).assign_attrs(temporal_resolution="8-day")
+    scenes = scan_grids(write(dataset, tmp_path / "a.nc", "nc4"))
+    labels = [*period_range("2015-12-19", "2015-12-31", "8D"), "2016-01-01/2016-01-08"]
+    spans = list(zip(scenes["time"], scenes["time_end"], strict=True))
+    assert spans[:3] == [parse_period(label) for label in labels]
+    assert spans[3][1].day == 16
+
+
 def test_a_resolution_that_the_steps_contradict_is_not_believed(tmp_path):
     days = pd.date_range("2015-01-01", periods=4)
     dataset = field(4, times=days).assign_attrs(time_coverage_resolution="P1M")
@@ -404,6 +414,20 @@ def test_fill_and_missing_value_both_count(tmp_path):
     assert np.flatnonzero(np.isnan(values_of(asset)[0].ravel())).tolist() == [3, 5]
 
 
+def test_coordinates_and_profiles_are_no_bands_and_no_axes(tmp_path):
+    dataset = field(2)
+    lon, lat = np.meshgrid(LON, LAT)
+    dataset["longitude"] = (("lat", "lon"), lon, {"units": "degrees_east"})
+    dataset["area"] = (("lat", "lon"), np.cos(np.radians(lat)))
+    dataset["chl"].attrs["coordinates"] = "area longitude"
+    dataset["t"] = (("level",), np.arange(3.0))
+    dataset["u"] = (("time", "level", "lat", "lon"), np.zeros((2, 3, 10, 12)))
+    path = write(dataset, tmp_path / "a.nc", "nc4")
+    assert refused(path)[0] == "extra_dimension"
+    assert scan_grids(path, select={"level": 0})["bands"].iloc[0] == ("chl", "u")
+    assert scan_grids(path, variables=["area"])["bands"].iloc[0] == ("area",)
+
+
 def test_bands_by_other_names_and_one_depth(tmp_path):
     values = np.arange(2 * 3 * 10 * 12, dtype="float32").reshape(2, 3, 10, 12)
     dataset = field(2)
@@ -465,6 +489,35 @@ def test_projected_grids(tmp_path, mapping):
     assert in_km["transform"] == pytest.approx(row["transform"])
 
 
+@pytest.mark.parametrize(
+    ("mapping", "name"),
+    [
+        ({"grid_mapping_name": "latitude_longitude"}, "EPSG:4326"),
+        ({"grid_mapping_name": "latitude_longitude", "semi_major_axis": 6378137.0,
+          "inverse_flattening": 298.257223563, "longitude_of_prime_meridian": 0.0}, "EPSG:4326"),
+        ({"proj4": "+proj=longlat +datum=WGS84 +no_defs"}, "EPSG:4326"),
+        ({"crs_wkt": 'GEOGCS["NAD27",DATUM["North_American_Datum_1927",SPHEROID["Clarke 1866",'
+          '6378206.4,294.978698213898]],PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433],'
+          'AUTHORITY["EPSG","4267"]]'}, "EPSG:4267"),
+    ],
+    ids=["bare", "ellipsoid", "proj4", "NAD27"],
+)  # fmt: skip
+def test_crs_of_degrees(tmp_path, mapping, name):
+    dataset = field(1)
+    dataset["crs"] = ((), 0, mapping)
+    dataset["chl"].attrs["grid_mapping"] = "crs"
+    assert scan_grids(write(dataset, tmp_path / "a.nc", "nc4"))["scene_crs"].iloc[0] == name
+
+
+def test_a_grid_around_the_earth_from_0_to_360(tmp_path):
+    lon, lat = np.arange(72) * 5.0 + 2.5, 87.5 - np.arange(36) * 5.0
+    scenes = scan_grids(write(field(1, lon, lat), tmp_path / "a.nc", "nc4"))
+    assert tuple(scenes.total_bounds) == (-180.0, -90.0, 180.0, 90.0)
+    (asset,) = assets(scenes)
+    cols, _ = asset.grid.pixels(np.array([-2.5, 2.5, 179.9, -179.9]), np.zeros(4))
+    assert np.floor(cols).tolist() == [71, 0, 35, 36]
+
+
 def test_crs_that_is_missing_contradicted_or_given(tmp_path):
     path = projected(tmp_path / "a.nc", None)
     assert refused(path)[0] == "no_crs"
@@ -495,6 +548,15 @@ def test_a_bad_file_among_good_ones_is_left_out_and_named(tmp_path):
     good = write(field(2), tmp_path / "a.nc", "nc4")
     (tmp_path / "b.nc").write_bytes(good.read_bytes()[:700])
     (tmp_path / "c.nc").write_text("not a grid")
+    old = write(field(2), tmp_path / "g.nc", "nc3").read_bytes()
+    (tmp_path / "g.nc").write_bytes(old[:-300])
+    store = write(field(2), tmp_path / "h.zarr", "zarr3")
+    (store / "zarr.json").write_text("{")
+    wrong = field(1)
+    wrong["chl"].attrs["units"] = "1"
+    write(wrong, tmp_path / "i.nc", "nc4")
+    with h5py.File(tmp_path / "i.nc", "a") as file:
+        file["chl"].attrs["scale_factor"] = "ten"
     (tmp_path / "d.hdf").write_bytes(b"\x0e\x03\x13\x01" + b"0" * 100)
     write(field(1).rename(chl="other"), tmp_path / "e.nc", "nc4")
     write(field(3, seed=2), tmp_path / "deep" / "f.zarr", "zarr3")
@@ -505,6 +567,7 @@ def test_a_bad_file_among_good_ones_is_left_out_and_named(tmp_path):
     found = {r.subject.rsplit("/", 1)[-1]: r.reason for r in ledger.rows}
     assert found == {
         "b.nc": "read_error", "c.nc": "read_error", "d.hdf": "read_error", "e.nc": "band_missing",
+        "g.nc": "read_error", "h.zarr": "read_error", "i.nc": "wrong_scale",
     }  # fmt: skip
 
 
