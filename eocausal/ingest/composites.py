@@ -59,6 +59,9 @@ class Composite(Protocol):
         IngestError
         """
 
+    def needs(self, bands: Sequence[str]) -> tuple[str, ...]:
+        """Name the bands it must see besides ``bands``."""
+
     def reduce(
         self, looks: FloatArray, days: NDArray[np.int64], bands: Sequence[str]
     ) -> FloatArray:
@@ -87,6 +90,10 @@ class _BandByBand:
 
     def check(self, bands: Sequence[str], dated: bool) -> None:
         """Nothing can be wrong: any bands will do, and dates are not needed."""
+
+    def needs(self, bands: Sequence[str]) -> tuple[str, ...]:
+        """No further band is needed."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,14 @@ class BestPixel:
         if score is not None:
             score.check(bands)
 
+    def needs(self, bands: Sequence[str]) -> tuple[str, ...]:
+        """Name the bands that it compares by, where they are not among ``bands``."""
+        if self.by in bands:
+            return ()
+        if "=" in self.by or self.by.strip().lower() in KNOWN:
+            return tuple(sorted(index(self.by).bands - set(bands)))
+        return (self.by,)
+
     def _score(self, bands: Sequence[str]) -> Index | None:
         """Find the index to compare; None if it is one of the bands."""
         if self.by in bands:
@@ -291,6 +306,10 @@ class NearestDay:
                 cause="Which look is nearest to the day is then unknown.",
                 next_step="Pass time=... or time_pattern=... to scan(), or take Median().",
             )
+
+    def needs(self, bands: Sequence[str]) -> tuple[str, ...]:
+        """No further band is needed."""
+        return ()
 
     def reduce(
         self, looks: FloatArray, days: NDArray[np.int64], bands: Sequence[str]

@@ -92,9 +92,8 @@ def sentinel2_offset(
 
     The baseline is taken from the column ``baseline`` (``'05.09'``), else from the product's name
     (``_N0509_``) in ``item`` or ``href``, else from the date. The date is a guess: an image of
-    2019 that was processed again in 2023 has the offset. Where the column
-    ``boa_offset_applied`` is true (``earthsearch:boa_offset_applied`` in STAC), the archive has
-    taken the 1,000 away already.
+    2019 that was processed again in 2023 has the offset. Where the column ``offset_applied`` is
+    true (``earthsearch:boa_offset_applied`` in STAC), the archive has taken the 1,000 away already.
 
     Parameters
     ----------
@@ -138,7 +137,7 @@ def sentinel2_offset(
         if source == "date":
             detail = f"Its processing baseline is not known; by its date it is {major:02d}.00."
             notes.append(_note(row, "baseline_from_date", detail))
-        shifted = major >= 4 and _text(row.get("boa_offset_applied")).lower() not in _TRUE
+        shifted = major >= 4 and _text(row.get("offset_applied")).lower() not in _TRUE
         offsets.append(_s2_offsets(row, shifted, bands, notes) if own else tuple(row["offsets"]))
         sources.append(source)
     if ledger is not None:

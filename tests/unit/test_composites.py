@@ -248,6 +248,14 @@ def test_check_refuses_before_any_pixel_is_read():
     Median().check((), dated=False)
 
 
+def test_a_composite_names_the_bands_it_must_see():
+    assert BestPixel("ndvi").needs(("red", "swir1")) == ("nir",)
+    assert BestPixel("ndvi").needs(("ndvi", "swir1")) == ()
+    assert BestPixel("g = nir08 / red").needs(()) == ("nir08", "red")
+    assert BestPixel("age").needs(("red",)) == ("age",)
+    assert [c.needs(()) for c in (Median(), Medoid(), NearestDay(1, 1))] == [()] * 3
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -116,7 +116,7 @@ def test_an_archive_that_took_the_offset_away_is_believed_and_the_contradiction_
         (NEW, ("red",), 1e-4, 0.0, "2022-03-01"),
         (OLD, ("red",), 1e-4, -0.1, "2021-12-31"),
         (NEW, ("red",), 1e-4, -0.1, "2022-03-01"),
-        boa_offset_applied=pd.array([True, True, pd.NA, False], dtype="boolean"),
+        offset_applied=pd.array([True, True, pd.NA, False], dtype="boolean"),
     )
     table.at[10, "offsets"] = (-0.1, 0.0)
     ledger = FailureLedger()
