@@ -62,6 +62,7 @@ class _Fault:
     cut: bool = False
     beyond: int = 0
     method: str = ""
+    retry_after: int | None = None
 
     def meets(self, request: Request) -> bool:
         first = request.span[0] if request.span else 0
@@ -112,9 +113,19 @@ class StacServer:
         inside = path.relative_to(self.folder) if path.is_absolute() else path
         return f"{self.root}/assets/{quote(inside.as_posix())}"
 
-    def fail(self, name: str, *, times: int, status: int = 503, method: str = "") -> None:
+    def fail(
+        self,
+        name: str,
+        *,
+        times: int,
+        status: int = 503,
+        method: str = "",
+        retry_after: int | None = None,
+    ) -> None:
         """Answer the next ``times`` requests for paths that end in ``name`` with ``status``."""
-        self.faults.append(_Fault(name, times, status=status, method=method))
+        self.faults.append(
+            _Fault(name, times, status=status, method=method, retry_after=retry_after)
+        )
 
     def cut(self, name: str, *, times: int, beyond: int = 0) -> None:
         """Promise all bytes, send half of them and hang up; for ranges from ``beyond`` on."""
@@ -279,7 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is not None:
                 fault.times -= 1
         if fault is not None and fault.status:
-            self._send(fault.status, b"told to fail")
+            wait = fault.retry_after
+            more = {} if wait is None else {"Retry_After": str(wait)}
+            self._send(fault.status, b"told to fail", **more)
         elif request.path.startswith("/assets/"):
             self._asset(request, cut=fault is not None)
         else:

@@ -67,9 +67,17 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
+class _Patience(HTTPRetry):
+    """Waits as long as a server asks for, but no longer than ``backoff_max``."""
+
+    def get_retry_after(self, response: Any) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, self.backoff_max)
+
+
 def stac_io(retry: Retry, headers: Mapping[str, str] | None = None) -> StacApiIO:
     """Make what speaks to a catalog: with waits between attempts and limits of time."""
-    policy = HTTPRetry(
+    policy = _Patience(
         total=retry.attempts - 1,
         backoff_factor=retry.first_delay,
         backoff_max=retry.longest,
