@@ -70,9 +70,9 @@ def places_at(*points, size_m=None, ids=None) -> gpd.GeoDataFrame:
 
 
 def chips(tmp_path: Path, places, files, *, resolution, size, bands=("x", "y"), **options):
-    """Scan files and build a cube of them."""
+    """Scan files and build a cube of them; its rows come in the order of the places."""
     scenes = scan(files, **options.pop("scan", {}))
-    return build_cube(
+    cube = build_cube(
         places,
         scenes,
         bands=bands,
@@ -81,6 +81,8 @@ def chips(tmp_path: Path, places, files, *, resolution, size, bands=("x", "y"), 
         out=tmp_path / "cube.zarr",
         **{"max_failed": 1.0, **options},
     )
+    integer = places.index.inferred_type == "integer"
+    return cube.sel(neighborhood=places.index if integer else places.index.astype(str))
 
 
 def own_coordinates(cube, neighborhood=0) -> tuple[str, np.ndarray, np.ndarray]:

@@ -3,75 +3,100 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import geopandas as gpd
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from eocausal.contracts import ChipStatus
 from eocausal.errors import CubeError, IngestError, TooManyFailuresError
-from eocausal.ingest.gather import ShardJob, ShardResult
-from eocausal.ingest.resample import Bilinear, Resampling
+from eocausal.ingest.composites import Composite
+from eocausal.ingest.describe import describe
+from eocausal.ingest.indices import Index
+from eocausal.ingest.masks import Mask
+from eocausal.ingest.recipe import make_recipe
+from eocausal.ingest.remote import Sign, is_remote
+from eocausal.ingest.resample import Resampling
+from eocausal.ingest.schedule import Scheduler, active_scheduler
 from eocausal.ingest.spec import CubeSpec, specify
 from eocausal.ingest.store import (
     Parts,
+    ShardResult,
     open_cube,
     read_failures,
     shard_length,
     stored_key,
-    write_shard,
 )
-from eocausal.ingest.times import ALL, parse_period
+from eocausal.ingest.work import ShardTask, cut_work, shard_tasks
 from eocausal.provenance import Failure, FailureLedger, hash_json
 
-__all__ = ["build_cube"]
+__all__ = ["CubeProgress", "build_cube"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _WHOLE_FILE: Final = 64 * 2**20
 _EDGE: Final = 2**20
+_MEMORY: Final = 2**30
+_BASE: Final = 400 * 2**20
+_PER_THREAD: Final = 96 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class CubeProgress:
+    """How far a build is: chips done and in all, pixels read so far, seconds since it began."""
+
+    done: int
+    total: int
+    bytes_read: int
+    seconds: float
 
 
 def build_cube(
     neighborhoods: gpd.GeoDataFrame,
     scenes: gpd.GeoDataFrame,
     *,
-    bands: Sequence[str],
+    bands: Sequence[str | Index],
     resolution: float,
     out: str | Path,
     size: int | None = None,
     periods: Sequence[str] | None = None,
     crs: str | None = None,
     resampling: Resampling | None = None,
-    mask_band: str | None = None,
+    mask: Mask | Sequence[Mask] | None = None,
+    composite: Composite | None = None,
+    count_band: str | None = None,
     max_failed: float = 0.5,
     ledger: FailureLedger | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: int = 2,
+    progress: Callable[[CubeProgress], None] | None = None,
+    scheduler: Scheduler | None = None,
+    memory: int = _MEMORY,
+    sign: Sign | None = None,
     units: str = "DN",
 ) -> xr.Dataset:
     """Cut one chip per neighborhood and period out of the scenes, into a Zarr store.
 
     Each chip is centred exactly on its neighborhood, north up, in the neighborhood's UTM zone
-    (or ``crs``). Where several scenes of a period cover a pixel it is the median of the valid
-    ones. A build that was killed goes on where it stopped; one that is already there for the
-    same parameters and files is opened without work.
+    (or ``crs``). Every block of the imagery is decoded once and given to all chips it touches.
+    Where several looks of a period cover a pixel, ``composite`` makes one of the valid ones. A
+    build that was killed goes on where it stopped; one that is already there for the same
+    parameters and files is opened without work.
 
     Parameters
     ----------
     neighborhoods
         See :func:`eocausal.read_neighborhoods`.
     scenes
-        See :func:`eocausal.scan`. A column ``neighborhood``, where present and not empty, ties
-        a scene to that one neighborhood.
+        See :func:`eocausal.scan`. Rows with the same ``item`` and time are one look. A column
+        ``neighborhood``, where present and not empty, ties a scene to that one neighborhood.
     bands
-        Names of the bands, in the order wanted. A scene that lacks one is left out and recorded.
+        Names of the bands, in the order wanted, and indices: ``NDVI`` (an
+        :class:`~eocausal.ingest.indices.Index`) or ``'ndvi = (nir - red) / (nir + red)'``, which
+        are computed for each look. A look that lacks a band is left out and recorded.
     resolution
         Pixel size in units of the chips' CRS (metres for UTM).
     out
@@ -80,23 +105,34 @@ def build_cube(
         Pixels per side; by default from ``size_m`` or the widest polygon.
     periods
         Labels ``'2010'``, ``'2010-05'``, ``'1999/2001'``, ``'2010-03-01/2010-05-31'`` or
-        ``'all'`` (the default). A scene belongs to the periods that contain all of its date.
+        ``'all'`` (the default). A look belongs to the periods that contain all of its date.
     crs
         One CRS for all chips instead of local ones.
     resampling
         ``Bilinear()`` (default) or ``Nearest()``.
-    mask_band
-        Name of a band that is nonzero where the pixel is clear.
+    mask
+        Which pixels of a look are clear: ``QAPixel()``, ``SceneClassification()``,
+        ``CloudProbability(below=40)``, ``NonZero('clear')``, ``Values(...)``, or several of them.
+    composite
+        ``Median()`` (default), ``Mean()``, ``Medoid()``, ...
+    count_band
+        Name of a further band: the number of looks valid in all bands at each pixel.
     max_failed
         Share of chips that may have no valid pixel, over neighborhoods and periods.
     ledger
         Receives a row for each scene and chip that could not be used. A file given twice with
         the same date is used once (``duplicate``).
     progress
-        Called with (chips done, chips in all) after every shard.
-    workers
-        Threads; ignored where a dask.distributed client is active, which then does the work.
-        The bytes of the store do not depend on it.
+        Called after every shard.
+    scheduler
+        ``Threads(n)``, ``Processes(n)`` or ``Distributed('tcp://...')``; by default the
+        dask.distributed client that is active, else threads on all cores. The bytes of the store
+        do not depend on it.
+    memory
+        Bytes that a worker may use, about (default 1 GiB; at least 600 MiB is used).
+    sign
+        Turns the href of a remote scene into one that can be read now; called when it is opened,
+        on the worker.
     units
         What pixel values are after scale and offset, e.g. ``'DN'`` or ``'reflectance'``.
 
@@ -104,7 +140,10 @@ def build_cube(
     -------
     xarray.Dataset
         ``image`` (neighborhood, period, band, y, x) float32, NaN where invalid; ``valid``, the
-        share of pixels valid in all bands; ``status`` (:class:`~eocausal.contracts.ChipStatus`).
+        share of pixels valid in all bands; ``status`` (:class:`~eocausal.contracts.ChipStatus`);
+        ``looks``, how many looks gave pixels; ``date``, their mean day. Rows are in the order of
+        the store (see :func:`eocausal.open_cube`): select by label. Whole numbers are stored as
+        the scenes hold them where type, scale and nodata of all agree.
 
     Raises
     ------
@@ -113,12 +152,14 @@ def build_cube(
         After the store and the ledger are complete.
     """
     out = Path(out)
-    method = resampling if resampling is not None else Bilinear()
     _check_share(max_failed)
-    spec = specify(
-        neighborhoods, scenes, bands, resolution, size, periods, crs=crs, mask_band=mask_band
+    recipe = make_recipe(
+        bands, masks=mask, composite=composite, resampling=resampling, count_band=count_band
     )
-    key = _key(spec, method, units)
+    spec = specify(neighborhoods, scenes, recipe, resolution, size, periods, crs=crs)
+    key = _key(spec, units)
+    parts = Parts(out, key)
+    total = len(spec.chips) * len(spec.periods)
     if stored_key(out) != key:
         if out.exists() and stored_key(out) is None:
             raise CubeError(
@@ -126,11 +167,12 @@ def build_cube(
                 cause="Building there would delete it.",
                 next_step="Give another out=..., or remove it yourself.",
             )
-        _build(spec, method, Parts(out, key), units, max(1, workers), progress)
+        with parts.claimed():
+            _build(spec, parts, units, scheduler or active_scheduler(), memory, sign, progress)
     else:
-        Parts(out, key).clear()
+        parts.clear()
         if progress is not None:
-            progress(len(spec.grids), len(spec.grids))
+            progress(CubeProgress(total, total, 0, 0.0))
     if ledger is not None:
         ledger.rows.extend(_with_hrefs(read_failures(out), spec))
     cube = open_cube(out)
@@ -138,14 +180,94 @@ def build_cube(
     return cube
 
 
-def _fingerprint(href: str) -> str:
+def _build(
+    spec: CubeSpec,
+    parts: Parts,
+    units: str,
+    scheduler: Scheduler,
+    memory: int,
+    sign: Sign | None,
+    progress: Callable[[CubeProgress], None] | None,
+) -> None:
+    n, _, bands, size, _ = spec.shape
+    length = shard_length(n, spec.chunk * bands * size**2 * spec.packing.dtype.itemsize)
+    parts.prepare(spec.shape, spec.chunk, length, spec.packing)
+    tasks = shard_tasks(spec, length)
+    watch = _Watch(spec, parts, tasks, progress)
+    threads = scheduler.threads
+    left = [t for t in tasks if t.number not in watch.seen]
+    if left:
+        work = cut_work(
+            spec, parts, left, length, pieces=scheduler.pieces, threads=threads,
+            memory=max(memory - _BASE - threads * _PER_THREAD, 64 * 2**20), sign=sign,
+            done=watch.one if scheduler.pieces == 1 else None,
+        )  # fmt: skip
+        scheduler.run(work, watch.all)
+    results = {t.number: parts.result(t.number) for t in tasks}
+    parts.finish(*describe(spec, tasks, results, units))
+
+
+class _Watch:
+    """Tells a caller how far the shards are, from their markers."""
+
+    def __init__(
+        self,
+        spec: CubeSpec,
+        parts: Parts,
+        tasks: list[ShardTask],
+        tell: Callable[[CubeProgress], None] | None,
+    ) -> None:
+        self._parts, self._tell = parts, tell
+        self._total = len(spec.chips) * len(spec.periods)
+        self._periods = [len(spec.periods[c * spec.chunk :][: spec.chunk]) for c in
+                         range(-(-len(spec.periods) // spec.chunk))]  # fmt: skip
+        self._left = {t.number: t for t in tasks}
+        self._done = self._bytes = 0
+        self._start = time.monotonic()
+        self.seen: set[int] = set()
+        self.all(before=True)
+
+    def one(self, task: ShardTask, result: ShardResult) -> None:
+        """Count a shard that was just made."""
+        self._count(task, result.bytes_read)
+        self._say()
+
+    def all(self, *, before: bool = False) -> None:
+        """Count the shards that have been marked since."""
+        found = [t for t in self._left.values() if self._parts.marker(t.number).exists()]
+        for task in found:
+            self._count(task, 0 if before else self._parts.result(task.number).bytes_read)
+        if found or before:
+            self._say()
+
+    def _count(self, task: ShardTask, bytes_read: int) -> None:
+        del self._left[task.number]
+        self.seen.add(task.number)
+        self._done += (task.stop - task.start) * self._periods[task.chunk]
+        self._bytes += bytes_read
+
+    def _say(self) -> None:
+        if self._tell is not None:
+            seconds = time.monotonic() - self._start
+            self._tell(CubeProgress(self._done, self._total, self._bytes, seconds))
+
+
+def _fingerprint(href: str, known: dict[str, str]) -> str:
     """Hash a file and the mask beside it: bytes up to 64 MiB, else size, time and both ends."""
-    path = Path(href)
-    if not path.is_file():
-        return href
-    if Path(href + ".msk").is_file():
-        return f"{_digest(path)} {_digest(Path(href + '.msk'))}"
-    return _digest(path)
+    if href not in known:
+        path = Path(href)
+        if is_remote(href) or not path.exists():
+            known[href] = href
+        elif path.is_dir():
+            known[href] = hash_json([
+                (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+                for p in sorted(path.rglob("*")) if p.is_file()
+            ])  # fmt: skip
+        else:
+            beside = Path(href + ".msk")
+            mask = f" {_digest(beside)}" if beside.is_file() else ""
+            known[href] = _digest(path) + mask
+    return known[href]
 
 
 def _digest(path: Path) -> str:
@@ -161,187 +283,36 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _key(spec: CubeSpec, method: Resampling, units: str) -> str:
+def _key(spec: CubeSpec, units: str) -> str:
+    """Name everything that the bytes of the store depend on."""
+    known: dict[str, str] = {}
+    arrays = hashlib.sha256()
+    layers, pairs, chips = spec.layers, spec.pairs, spec.chips
+    for array in (layers.look, layers.asset, layers.band, layers.target, pairs.chip, pairs.grid,
+                  chips.code, chips.transform):  # fmt: skip
+        arrays.update(f"{array.dtype} {array.shape}".encode())
+        arrays.update(array.tobytes())
+    arrays.update("\n".join(map(str, spec.labels)).encode())
     return hash_json(
         {
             "format": _FORMAT,
-            "neighborhoods": spec.labels.tolist(),
-            "grids": [(g.crs, g.transform, g.size) for g in spec.grids],
-            "scenes": [
-                (s.name, _fingerprint(s.href), s.grid, s.indexes, s.mask_index, repr(s.nodata),
-                 s.scales, s.offsets, s.start, s.date) for s in spec.scenes
+            "arrays": arrays.hexdigest(),
+            "crs": chips.names,
+            "labels": str(spec.labels.dtype),
+            "size": chips.size,
+            "assets": [
+                (a.name, _fingerprint(a.href, known), a.grid, a.bands, repr(a.nodata), a.scales,
+                 a.offsets, a.step) for a in spec.assets
             ],
-            "feeds": hashlib.sha256(spec.pairs.chip.tobytes() + spec.pairs.scene.tobytes())
-            .hexdigest(),
-            "members": [sorted(m) for m in spec.members],
+            "classes": [c.owner for c in spec.classes],
+            "looks": spec.looks,
+            "members": spec.members,
             "periods": spec.periods,
-            "bands": spec.bands,
+            "recipe": repr(spec.recipe),
             "failures": list(spec.failures),
-            "resampling": method,
             "units": units,
         }
     )  # fmt: skip
-
-
-def _build(
-    spec: CubeSpec,
-    method: Resampling,
-    parts: Parts,
-    units: str,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    shape = (len(spec.grids), len(spec.periods), len(spec.bands), spec.size, spec.size)
-    length = shard_length(shape[0], shape[1], shape[2], spec.size)
-    parts.prepare(shape, length)
-    jobs = _jobs(spec, method, parts, length)
-    left = [job for job in jobs if not job.marker.exists()]
-    done = shape[0] - sum(len(job.grids) for job in left)
-    if progress is not None:
-        progress(done, shape[0])
-    _run(left, workers, lambda chips: progress(chips + done, shape[0]) if progress else None)
-    results = [parts.result(job.index) for job in jobs]
-    parts.finish(*_summary(spec, results, units))
-
-
-def _jobs(spec: CubeSpec, method: Resampling, parts: Parts, length: int) -> list[ShardJob]:
-    feeds = spec.pairs.by_chip(len(spec.grids))
-    jobs = []
-    for index, start in enumerate(range(0, len(spec.grids), length)):
-        rows = range(start, min(start + length, len(spec.grids)))
-        needed = sorted({s for r in rows for s in feeds[r]})
-        jobs.append(
-            ShardJob(
-                store=parts.store,
-                marker=parts.marker(index),
-                index=index,
-                start=start,
-                grids=tuple(spec.grids[r] for r in rows),
-                looks=tuple(
-                    tuple(tuple(s for s in feeds[r] if s in m) for m in spec.members) for r in rows
-                ),
-                in_period=tuple(bool(m) for m in spec.members),
-                scenes={s: spec.scenes[s] for s in needed},
-                n_bands=len(spec.bands),
-                resampling=method,
-            )
-        )
-    return jobs
-
-
-def _run(jobs: list[ShardJob], workers: int, tell: Callable[[int], object]) -> None:
-    """Write the shards on dask: on the active distributed client, else on threads here."""
-    import dask
-    from dask.callbacks import Callback
-
-    done = 0
-    client = _active_client()
-    if client is not None:
-        from distributed import as_completed
-
-        for future in as_completed(client.map(write_shard, jobs, pure=False)):
-            done += future.result()
-            tell(done)
-        return
-
-    def after(_key: object, chips: object, _graph: object, _state: object, _worker: object) -> None:
-        nonlocal done
-        if isinstance(chips, int):
-            done += chips
-            tell(done)
-
-    with Callback(posttask=after):
-        dask.compute(
-            *(dask.delayed(write_shard, pure=False)(job) for job in jobs),
-            scheduler="threads",
-            num_workers=workers,
-            optimize_graph=False,
-        )
-
-
-def _active_client() -> Any:
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None
-
-
-def _summary(
-    spec: CubeSpec, results: list[ShardResult], units: str
-) -> tuple[dict[str, tuple[tuple[str, ...], NDArray[Any]]], dict[str, Any], list[Failure]]:
-    """Everything in the store beside the image: arrays, attributes, failures."""
-    per_place, per_period = ("neighborhood",), ("period",)
-    both = per_place + per_period
-    status = np.array([row for r in results for row in r.status], dtype=np.int8)
-    used = [sorted({d for r in results for d in r.used[p]}) for p in range(len(spec.periods))]
-    spans = [_span(spec, p) for p in range(len(spec.periods))]
-    arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {
-        "valid": (both, np.array([v for r in results for v in r.valid], dtype=np.float32)),
-        "status": (both, status),
-        "neighborhood": (per_place, spec.labels),
-        "period": (per_period, np.array(spec.periods, dtype=object)),
-        "band": (("band",), np.array(spec.bands, dtype=object)),
-        "crs": (per_place, np.array(spec.centres.crs, dtype=object)),
-        "transform": ((*per_place, "affine"), np.array([g.transform for g in spec.grids])),
-        "lon": (per_place, spec.centres.lon),
-        "lat": (per_place, spec.centres.lat),
-        "period_start": (per_period, np.array([s[0] for s in spans], dtype=object)),
-        "period_end": (per_period, np.array([s[1] for s in spans], dtype=object)),
-        "last_date": (per_period, np.array([_latest(d) for d in used], dtype=object)),
-    }
-    attrs = {
-        "resolution": spec.resolution,
-        "units": units,
-        "sources": json.dumps([s.name for s in spec.scenes], ensure_ascii=False),
-        "coordinates": "crs transform lon lat period_start period_end last_date",
-    }
-    return arrays, attrs, _failures(spec, results, status)
-
-
-def _span(spec: CubeSpec, period: int) -> tuple[str, str]:
-    label = spec.periods[period]
-    if label != ALL:
-        start, end = parse_period(label)
-        return start.strftime("%Y-%m-%d"), end.strftime("%Y-%m-%d")
-    scenes = [spec.scenes[s] for s in spec.members[period]]
-    first, last = min(s.start for s in scenes), max(s.date for s in scenes)
-    return (first, last) if first else ("", "")
-
-
-def _latest(dates: list[str]) -> str:
-    """Last of the dates; '' (unknown) if any image used has none."""
-    return "" if not dates or dates[0] == "" else dates[-1]
-
-
-_REASONS: Final = {
-    ChipStatus.NODATA_ONLY: "Scenes cover it, but none has a valid pixel there.",
-    ChipStatus.OUTSIDE: "No scene of the period covers it.",
-    ChipStatus.NO_SOURCE: "The period has no scene.",
-    ChipStatus.READ_ERROR: "A scene that covers it could not be read, and nothing else did.",
-}
-
-
-def _failures(
-    spec: CubeSpec, results: list[ShardResult], status: NDArray[np.int8]
-) -> list[Failure]:
-    found = list(spec.failures)
-    by_scene: dict[int, dict[int, str]] = {}
-    for result in results:
-        for scene, chip, text in result.failed:
-            by_scene.setdefault(int(scene), {}).setdefault(int(chip), text)
-    for scene, chips in sorted(by_scene.items()):
-        first = chips[min(chips)]
-        detail = f"Reading failed for {len(chips)} chips: {first}"
-        found.append(Failure("cube", "scene", spec.scenes[scene].name, "read_error", detail))
-    for chip, period in np.argwhere(status >= ChipStatus.NODATA_ONLY):
-        code = ChipStatus(int(status[chip, period]))
-        subject, label = str(spec.index[chip]), spec.periods[period]
-        found.append(Failure("cube", "chip", subject, code.name.lower(), _REASONS[code], label))
-    return found
 
 
 def _with_hrefs(failures: list[Failure], spec: CubeSpec) -> list[Failure]:

@@ -1,4 +1,4 @@
-"""Where pixels are: the local grid of a chip, the grid of a scene, and the way between them.
+"""Where pixels are: the local grids of chips, the grid of a scene, and the way between them.
 
 Longitudes (and the eastings of cylindrical projections) are periodic: a point is moved by whole
 turns into the range of the scene, so scenes in -180..180, 0..360 or across the antimeridian
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -22,7 +23,7 @@ from eocausal.errors import CRSError
 __all__ = [
     "POLAR_CRS",
     "WGS84",
-    "LocalGrid",
+    "ChipGrids",
     "SceneGrid",
     "local_crs",
     "parse_crs",
@@ -143,40 +144,69 @@ def x_period(crs: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalGrid:
-    """The grid of one chip: square, north up, in a CRS of its own.
+class ChipGrids:
+    """The grids of many chips: square, north up, each in a CRS of its own.
 
     Parameters
     ----------
-    crs
-        Name of the CRS, e.g. ``'EPSG:32636'``.
+    names
+        The CRS that occur, e.g. ``('EPSG:32636',)``.
+    code
+        Position in ``names`` of each chip's CRS, shape (n,).
     transform
-        ``(a, b, c, d, e, f)``: x = a*col + b*row + c, y = d*col + e*row + f, with columns and rows
-        counted from the outer corner of the top-left pixel.
+        ``(a, b, c, d, e, f)`` of each chip, shape (n, 6): x = a*col + b*row + c,
+        y = d*col + e*row + f, with columns and rows counted from the outer corner of the
+        top-left pixel.
     size
         Pixels per side.
     """
 
-    crs: str
-    transform: Affine6
+    names: tuple[str, ...]
+    code: NDArray[np.int32]
+    transform: FloatArray
     size: int
 
     @classmethod
-    def centred(cls, crs: str, x: float, y: float, resolution: float, size: int) -> LocalGrid:
-        """Make the grid whose centre is exactly ``(x, y)``."""
+    def centred(
+        cls, crs: Sequence[str], x: FloatArray, y: FloatArray, resolution: float, size: int
+    ) -> ChipGrids:
+        """Make grids whose centres are exactly ``(x, y)``."""
+        names, code = np.unique(np.asarray(crs, dtype=str), return_inverse=True)
+        transform = np.zeros((len(x), 6))
         half = 0.5 * size * resolution
-        return cls(crs, (resolution, 0.0, x - half, 0.0, -resolution, y + half), size)
+        transform[:, 0], transform[:, 4] = resolution, -resolution
+        transform[:, 2], transform[:, 5] = np.asarray(x) - half, np.asarray(y) + half
+        return cls(tuple(str(n) for n in names), code.astype(np.int32), transform, size)
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def take(self, rows: NDArray[np.intp]) -> ChipGrids:
+        """Choose some of the chips, in that order."""
+        return ChipGrids(self.names, self.code[rows], self.transform[rows], self.size)
 
     def points(self, cols: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Coordinates of fractional columns and rows (0.5 is the centre of the first pixel)."""
-        a, b, c, d, e, f = self.transform
+        """Coordinates of fractional columns and rows, the same for every chip.
+
+        Returns
+        -------
+        x, y
+            Shape (n, *cols.shape); column 0.5 is the centre of the first pixel.
+        """
+        t = self.transform.reshape(len(self), 6, *([1] * np.ndim(cols)))
+        a, b, c, d, e, f = (t[:, k] for k in range(6))
         return a * cols + b * rows + c, d * cols + e * rows + f
 
-    def centres(self) -> tuple[FloatArray, FloatArray]:
-        """Coordinates of the pixel centres, two arrays of shape (size, size)."""
-        steps = np.arange(self.size, dtype=np.float64) + 0.5
-        rows, cols = np.meshgrid(steps, steps, indexing="ij")
-        return self.points(cols, rows)
+    def project(self, x: FloatArray, y: FloatArray, target: str) -> tuple[FloatArray, FloatArray]:
+        """Take coordinates of the chips, shape (n, ...), from their own CRS to another."""
+        if len(self.names) == 1:
+            return project(self.names[0], target, x, y)
+        out_x, out_y = np.empty_like(x), np.empty_like(y)
+        for k, name in enumerate(self.names):
+            rows = np.flatnonzero(self.code == k)
+            if rows.size:
+                out_x[rows], out_y[rows] = project(name, target, x[rows], y[rows])
+        return out_x, out_y
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +252,23 @@ class SceneGrid:
         in_rows = (rows >= -slack) & (rows < self.height + slack)
         return in_rows & (cols >= -slack) & (cols < self.width + slack)
 
-    def aligned_with(self, grid: LocalGrid, tolerance: float) -> bool:
-        """Whether a chip's pixels are this scene's pixels to within ``tolerance`` of a pixel."""
-        if tolerance <= 0 or not same_crs(self.crs, grid.crs):
-            return False
+    def shifts(self, chips: ChipGrids, tolerance: float) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Tell which chips' pixels are this scene's pixels to within ``tolerance`` of a pixel.
+
+        Returns
+        -------
+        shift
+            Column and row of each chip's first pixel, shape (n, 2), whole numbers where aligned.
+        aligned
+            Shape (n,).
+        """
         a, b, c, d, e, f = self.transform
-        ga, _, gc, _, ge, gf = grid.transform
-        if b or d or abs(ga - a) * grid.size > tolerance * a:
-            return False
-        if abs(ge - e) * grid.size > -tolerance * e:
-            return False
-        shift_x, shift_y = (gc - c) / a, (gf - f) / e
-        return abs(shift_x - round(shift_x)) < tolerance > abs(shift_y - round(shift_y))
+        t = chips.transform
+        shift = np.column_stack([(t[:, 2] - c) / (a or 1.0), (t[:, 5] - f) / (e or 1.0)])
+        same = np.array([same_crs(self.crs, n) for n in chips.names], dtype=bool)[chips.code]
+        if tolerance <= 0 or b or d or a <= 0 or e >= 0:
+            return shift, np.zeros(len(chips), dtype=bool)
+        aligned = same & (np.abs(t[:, 0] - a) * chips.size <= tolerance * a)
+        aligned &= np.abs(t[:, 4] - e) * chips.size <= -tolerance * e
+        aligned &= (np.abs(shift - np.round(shift)) < tolerance).all(axis=1)
+        return np.round(shift), aligned

@@ -329,6 +329,13 @@ class Centres:
     lat: FloatArray
     side: FloatArray
 
+    def take(self, rows: NDArray[np.intp]) -> Centres:
+        """Choose some of them, in that order."""
+        return Centres(
+            tuple(self.crs[k] for k in rows),
+            *(v[rows] for v in (self.x, self.y, self.lon, self.lat, self.side)),
+        )
+
 
 def locate(places: gpd.GeoDataFrame, crs: str | None = None) -> Centres:
     """Find the centre and extent of each neighborhood in its local CRS.

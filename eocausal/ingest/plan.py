@@ -9,15 +9,22 @@ from typing import Final
 import geopandas as gpd
 import numpy as np
 
+from eocausal.ingest.blocks import units_of
+from eocausal.ingest.composites import Composite
+from eocausal.ingest.indices import Index
+from eocausal.ingest.masks import Mask
+from eocausal.ingest.recipe import make_recipe
+from eocausal.ingest.resample import Resampling
 from eocausal.ingest.spec import CubeSpec, specify
 from eocausal.ingest.store import shard_length
 
 __all__ = ["CubePlan", "plan_cube"]
 
-_LOOK_SECONDS: Final = 0.002
-_PIXEL_LOOK_SECONDS: Final = 1e-7
-_DECODE_BYTES_PER_SECOND: Final = 100e6
-_COMPRESSION: Final = 2.0
+_DECODE: Final = 370e6
+_CHIP_LOOK: Final = 0.0002
+_SAMPLE: Final = 60e6
+_COMPRESSION: Final = 1.7
+_START: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +38,25 @@ class CubePlan:
     resolution
         Pixel size in units of the chips' CRS.
     looks
-        Pairs of chip and scene that may share pixels, within a period.
+        Pairs of chip and look that may share pixels, within a period.
     outside
         Chips (neighborhood and period) that no scene of their period touches.
     left_out
         Scenes that lack a band or are given twice.
+    blocks
+        Pieces of files that will be decoded, each once; per-site reading would decode
+        ``block_uses``.
+    block_uses
+        Pairs of chip and piece.
     read_bytes
-        Source pixels under the chips, before compression.
-    shard_bytes
-        Memory for one shard's pixels; each worker needs two to three times this.
+        Their pixels, before compression.
+    shards
+        Files of the store; one task writes one.
     disk_bytes
-        About the size of the store, taking compression to half.
+        About the size of the store.
     seconds
-        Rough estimate for one worker: 100 MB of source pixels decoded a second, 2 ms for each
-        look and 0.1 s for each million pixels resampled.
+        Rough estimate for one core: 370 MB decoded and 60 million values resampled a second, and
+        0.2 ms for each look at a chip.
     """
 
     neighborhoods: int
@@ -56,8 +68,10 @@ class CubePlan:
     looks: int
     outside: int
     left_out: int
+    blocks: int
+    block_uses: int
     read_bytes: int
-    shard_bytes: int
+    shards: int
     disk_bytes: int
     seconds: float
 
@@ -72,10 +86,11 @@ class CubePlan:
             f"{self.neighborhoods:,} neighborhoods x {len(self.periods)} periods = "
             f"{self.chips:,} chips of {self.size} x {self.size} pixels at {self.resolution:g}, "
             f"{len(self.bands)} bands ({', '.join(self.bands)}).",
-            f"{self.scenes:,} scenes give {self.looks:,} looks: about {_size(self.read_bytes)} of "
-            f"pixels to read, {_size(self.disk_bytes)} to write, {_size(self.shard_bytes)} of "
-            "memory for a shard.",
-            f"Rough estimate: {_duration(self.seconds)} on one worker.",
+            f"{self.scenes:,} scenes give {self.looks:,} looks. {self.blocks:,} blocks are decoded "
+            f"once ({_size(self.read_bytes)} of pixels); reading site by site would decode "
+            f"{self.block_uses:,}.",
+            f"{self.shards:,} shards, about {_size(self.disk_bytes)} to write.",
+            f"Rough estimate: {_duration(self.seconds)} on one core.",
         ]
         if self.outside:
             lines.append(f"{self.outside:,} of {self.chips:,} chips lie outside every scene.")
@@ -89,13 +104,16 @@ class CubePlan:
 def plan_cube(
     neighborhoods: gpd.GeoDataFrame,
     scenes: gpd.GeoDataFrame,
-    bands: Sequence[str],
+    bands: Sequence[str | Index],
     resolution: float,
     size: int | None = None,
     periods: Sequence[str] | None = None,
     *,
     crs: str | None = None,
-    mask_band: str | None = None,
+    resampling: Resampling | None = None,
+    mask: Mask | Sequence[Mask] | None = None,
+    composite: Composite | None = None,
+    count_band: str | None = None,
 ) -> CubePlan:
     """Say what :func:`eocausal.build_cube` would read and write with these arguments.
 
@@ -107,45 +125,69 @@ def plan_cube(
     --------
     >>> print(plan_cube(places, scenes, ["red"], 30.0, 64).summary())  # doctest: +SKIP
     """
-    spec = specify(
-        neighborhoods, scenes, bands, resolution, size, periods, crs=crs, mask_band=mask_band
+    recipe = make_recipe(
+        bands, masks=mask, composite=composite, resampling=resampling, count_band=count_band
     )
-    looks, touched, pixels_read = _count(spec)
-    chip_pixels = spec.size**2
-    n, n_periods, n_bands = len(spec.grids), len(spec.periods), len(spec.bands)
-    length = shard_length(n, n_periods, n_bands, spec.size)
-    chip_bytes = n_periods * n_bands * chip_pixels * 4
-    resampled = looks * chip_pixels * n_bands
+    return summarize(specify(neighborhoods, scenes, recipe, resolution, size, periods, crs=crs))
+
+
+def summarize(spec: CubeSpec) -> CubePlan:
+    """Count what a specified cube reads and writes."""
+    n, periods, bands, size, _ = spec.shape
+    item = spec.packing.dtype.itemsize
+    looks, touched = _looks(spec)
+    blocks, uses, read_bytes = _blocks(spec)
+    resampled = looks * size**2 * len(spec.recipe.inputs)
+    length = shard_length(n, spec.chunk * bands * size**2 * item)
     return CubePlan(
         neighborhoods=n,
-        scenes=len(spec.scenes),
+        scenes=len({a.href for a in spec.assets}),
         periods=spec.periods,
-        bands=spec.bands,
-        size=spec.size,
+        bands=spec.recipe.bands,
+        size=size,
         resolution=spec.resolution,
         looks=looks,
-        outside=n * n_periods - touched,
+        outside=n * periods - touched,
         left_out=len(spec.failures),
-        read_bytes=pixels_read,
-        shard_bytes=length * chip_bytes,
-        disk_bytes=int(n * chip_bytes / _COMPRESSION),
-        seconds=looks * _LOOK_SECONDS
-        + resampled * _PIXEL_LOOK_SECONDS
-        + pixels_read / _DECODE_BYTES_PER_SECOND,
+        blocks=blocks,
+        block_uses=uses,
+        read_bytes=read_bytes,
+        shards=-(-n // length) * -(-periods // spec.chunk),
+        disk_bytes=int(n * periods * bands * size**2 * item / _COMPRESSION),
+        seconds=_START + read_bytes / _DECODE + resampled / _SAMPLE + looks * _CHIP_LOOK,
     )
 
 
-def _count(spec: CubeSpec) -> tuple[int, int, int]:
-    """Count looks, chips with at least one, and bytes under them, over all periods."""
-    item = np.array(spec.item_bytes, dtype=float) * len(spec.bands)
+def _looks(spec: CubeSpec) -> tuple[int, int]:
+    """Pairs of chip and look, and chips with at least one, over all periods."""
+    classes = len(spec.classes)
+    own = np.unique(
+        np.column_stack([spec.layers.look, spec.asset_class[spec.layers.asset]]), axis=0
+    )
     looks = touched = 0
-    total = 0.0
     for members in spec.members:
-        used = np.isin(spec.pairs.scene, sorted(members))
-        looks += int(used.sum())
-        touched += len(np.unique(spec.pairs.chip[used]))
-        total += float((spec.pairs.pixels[used] * item[spec.pairs.scene[used]]).sum())
-    return looks, touched, int(total)
+        here = own[np.isin(own[:, 0], members)]
+        per_class = np.bincount(here[:, 1], minlength=classes)
+        count = per_class[spec.pairs.grid]
+        looks += int(count.sum())
+        touched += len(np.unique(spec.pairs.chip[count > 0]))
+    return looks, touched
+
+
+def _blocks(spec: CubeSpec) -> tuple[int, int, int]:
+    """Blocks decoded, blocks that a reader of one site at a time would decode, and bytes."""
+    unit = np.array([c.unit for c in spec.classes], dtype=np.int64).reshape(-1, 2)
+    _, keys = units_of(spec.pairs.grid, spec.pairs.box, unit)
+    distinct = np.unique(keys, axis=0)
+    layers = np.unique(np.column_stack([spec.layers.asset, spec.layers.band]), axis=0)
+    item = np.array([np.dtype(a.dtype).itemsize for a in spec.assets], dtype=np.int64)
+    owner = spec.asset_class[layers[:, 0]]
+    classes = len(spec.classes)
+    depth = np.bincount(owner, weights=item[layers[:, 0]], minlength=classes)
+    assets = np.bincount(spec.asset_class, minlength=classes)
+    pixels = unit[:, 0] * unit[:, 1]
+    read = float((pixels * depth)[distinct[:, 0]].sum())
+    return int(assets[distinct[:, 0]].sum()), int(assets[keys[:, 0]].sum()), int(read)
 
 
 def _size(count: float) -> str:

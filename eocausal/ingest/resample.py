@@ -1,8 +1,7 @@
-"""From source pixels to chip pixels: nearest and bilinear, aware of missing pixels.
+"""From source pixels to chip pixels, as sparse weights: nearest, and bilinear.
 
-Both are plain gathers at given fractional positions, so a chip may have any CRS relative to
-its source. A chip pixel is valid only if the source pixel it falls in is valid; the bilinear
-weights are then shared among the valid neighbors alone.
+A chip may have any CRS relative to its source. A chip pixel is valid only if the source pixel it
+falls in is valid; the weights are then shared among the valid source pixels alone.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bilinear", "Nearest", "Resampling", "median_of_looks"]
+__all__ = ["Bilinear", "Nearest", "Resampling"]
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 class Resampling(Protocol):
@@ -26,23 +24,13 @@ class Resampling(Protocol):
     def snap(self) -> float:
         """Grids closer than this share of a pixel are taken pixel by pixel."""
 
-    @property
-    def reach(self) -> int:
-        """How many pixels beyond the nearest one are needed."""
+    def reach(self, step: float) -> int:
+        """How many pixels beyond the one a position lies in are needed."""
 
-    def sample(
-        self, values: FloatArray, good: BoolArray, cols: FloatArray, rows: FloatArray
-    ) -> FloatArray:
-        """Sample ``values`` (band, h, w) at points (n,); NaN where nothing is valid."""
-
-
-def _flat_index(
-    shape: tuple[int, ...], cols: NDArray[np.intp], rows: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], BoolArray]:
-    height, width = shape[-2:]
-    inside = (cols >= 0) & (cols < width) & (rows >= 0) & (rows < height)
-    flat = np.clip(rows, 0, height - 1) * width + np.clip(cols, 0, width - 1)
-    return flat, inside
+    def weights(
+        self, cols: FloatArray, rows: FloatArray, step: tuple[float, float]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+        """Columns, rows and weights of the source pixels of each position, shape (n, k)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +39,27 @@ class Nearest:
 
     snap: float = 0.01
 
-    @property
-    def reach(self) -> int:
-        """No pixel beyond the nearest one is needed."""
+    def reach(self, step: float) -> int:
+        """No pixel beyond it is needed."""
+        del step
         return 0
 
-    def sample(
-        self, values: FloatArray, good: BoolArray, cols: FloatArray, rows: FloatArray
-    ) -> FloatArray:
-        """Sample at fractional window positions.
-
-        Parameters
-        ----------
-        values, good
-            Source window, shape (band, h, w).
-        cols, rows
-            Positions in the window, shape (n,); 0.5 is the centre of its first pixel.
-
-        Returns
-        -------
-        ndarray
-            Shape (band, n), NaN where the source pixel is not good.
-        """
-        bands = values.shape[0]
-        flat, inside = _flat_index(
-            values.shape, np.floor(cols).astype(np.intp), np.floor(rows).astype(np.intp)
-        )
-        taken = values.reshape(bands, -1)[:, flat]
-        return np.where(good.reshape(bands, -1)[:, flat] & inside, taken, np.nan)
+    def weights(
+        self, cols: FloatArray, rows: FloatArray, step: tuple[float, float]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+        """Weigh the one pixel; see :meth:`Bilinear.weights`."""
+        del step
+        left, top = np.floor(cols).astype(np.int64), np.floor(rows).astype(np.int64)
+        return left[:, None], top[:, None], np.ones((cols.size, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Bilinear:
-    """Linear interpolation between the four nearest source pixel centres.
+    """Linear interpolation between source pixel centres, widened where a chip is coarser.
+
+    Where a chip pixel is more than 1.5 source pixels wide and high, the triangle that weighs source
+    pixels is as wide as the chip pixel, so that all of them count (as image libraries and GDAL's
+    warper do); else it is plain bilinear interpolation.
 
     Parameters
     ----------
@@ -94,57 +70,52 @@ class Bilinear:
 
     snap: float = 0.01
 
-    @property
-    def reach(self) -> int:
-        """One pixel beyond the nearest one is needed."""
-        return 1
+    def reach(self, step: float) -> int:
+        """One pixel, or as many source pixels as a chip pixel is wide."""
+        return int(np.ceil(max(1.0, step)))
 
-    def sample(
-        self, values: FloatArray, good: BoolArray, cols: FloatArray, rows: FloatArray
-    ) -> FloatArray:
-        """Sample at fractional window positions; arguments as in :meth:`Nearest.sample`."""
-        bands = values.shape[0]
-        source = np.where(good, values, 0.0).reshape(bands, -1)
-        fine = good.reshape(bands, -1)
-        u, v = _settle(cols - 0.5), _settle(rows - 0.5)
-        left, top = np.floor(u), np.floor(v)
-        right_share, low_share = u - left, v - top
-        i, j = left.astype(np.intp), top.astype(np.intp)
-        total = np.zeros((bands, cols.size))
-        weight = np.zeros((bands, cols.size))
-        for down, w_row in ((0, 1.0 - low_share), (1, low_share)):
-            for across, w_col in ((0, 1.0 - right_share), (1, right_share)):
-                flat, inside = _flat_index(values.shape, i + across, j + down)
-                share = np.where(inside, w_row * w_col, 0.0) * fine[:, flat]
-                total += share * source[:, flat]
-                weight += share
-        flat, inside = _flat_index(
-            values.shape, np.floor(cols).astype(np.intp), np.floor(rows).astype(np.intp)
-        )
-        known = fine[:, flat] & inside & (weight > 0)
-        return np.where(known, total / np.where(weight > 0, weight, 1.0), np.nan)
+    def weights(
+        self, cols: FloatArray, rows: FloatArray, step: tuple[float, float]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+        """Weigh source pixels by their distance.
+
+        Parameters
+        ----------
+        cols, rows
+            Positions, shape (n,); 0.5 is the centre of the first pixel.
+        step
+            Source columns and rows from one chip pixel to the next.
+
+        Returns
+        -------
+        cols, rows, weights
+            Shape (n, k), weights adding up to 1; positions may lie outside the scene.
+        """
+        left, across = _triangle(cols, max(1.0, step[0]))
+        top, down = _triangle(rows, max(1.0, step[1]))
+        shape = (cols.size, across.shape[1] * down.shape[1])
+        weights = (down[:, :, None] * across[:, None, :]).reshape(shape)
+        i = left[:, None] + np.arange(across.shape[1])
+        j = top[:, None] + np.arange(down.shape[1])
+        grid = (cols.size, down.shape[1], across.shape[1])
+        all_cols = np.broadcast_to(i[:, None, :], grid).reshape(shape)
+        all_rows = np.broadcast_to(j[:, :, None], grid).reshape(shape)
+        return all_cols, all_rows, weights
+
+
+def _triangle(position: FloatArray, wide: float) -> tuple[NDArray[np.int64], FloatArray]:
+    """First source pixel and the weights from it on, along one axis."""
+    centre = _settle(position - 0.5)
+    first = np.floor(centre - wide).astype(np.int64) + 1
+    count = int(np.ceil(2 * wide))
+    distance = np.abs(first[:, None] + np.arange(count) - centre[:, None])
+    weight = np.maximum(0.0, 1.0 - distance / wide)
+    if wide > 1.0:
+        weight /= weight.sum(axis=1, keepdims=True)
+    return first, weight
 
 
 def _settle(position: FloatArray) -> FloatArray:
     """Move positions within a millionth of a pixel centre onto it, so that they are exact."""
     whole = np.round(position)
     return np.where(np.abs(position - whole) < 1e-6, whole, position)
-
-
-def median_of_looks(looks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Median per pixel over the valid looks, NaN where there is none.
-
-    Parameters
-    ----------
-    looks
-        Arrays of one shape, NaN where invalid. For an even number of valid looks the median
-        is the mean of the middle two.
-    """
-    if len(looks) == 1:
-        return looks[0]
-    ordered = np.sort(np.stack(looks), axis=0)
-    valid = np.isfinite(ordered).sum(axis=0)
-    low = np.take_along_axis(ordered, np.maximum(valid - 1, 0)[None] // 2, axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(valid // 2, len(looks) - 1)[None], axis=0)[0]
-    middle = 0.5 * (low.astype(np.float64) + high.astype(np.float64))
-    return np.where(valid > 0, middle, np.nan).astype(np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import geopandas as gpd
 import numpy as np
@@ -22,56 +22,120 @@ from eocausal.errors import (
     IngestError,
     SceneError,
 )
-from eocausal.ingest.gather import SourceScene
-from eocausal.ingest.grid import LocalGrid, SceneGrid, parse_crs
+from eocausal.ingest.assets import Asset
+from eocausal.ingest.grid import ChipGrids, SceneGrid, parse_crs
 from eocausal.ingest.match import Touches, touches
+from eocausal.ingest.order import along_strips
+from eocausal.ingest.packing import Packing, choose_packing
 from eocausal.ingest.places import Centres, locate
+from eocausal.ingest.recipe import Recipe
 from eocausal.ingest.sources import SCENE_COLUMNS
 from eocausal.ingest.times import ALL, parse_period
 from eocausal.provenance import Failure
 
-__all__ = ["CubeSpec", "specify"]
+__all__ = ["CubeSpec", "GridClass", "Layers", "Look", "specify"]
+
+_CHUNK_BYTES: Final = 2**20
+_UNIT: Final = 256
+_UNIT_PIXELS: Final = 4_000_000
+_NEEDED: Final = SCENE_COLUMNS[:11]
+
+
+@dataclass(frozen=True, slots=True)
+class GridClass:
+    """Assets that share one grid, and so one way from a chip to their pixels.
+
+    ``unit`` is the height and width of the pieces that are read at once: a stored block, or as
+    many of them as make 256 pixels. ``owner`` is the neighborhood they are for, if for one alone.
+    """
+
+    grid: SceneGrid
+    unit: tuple[int, int]
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One acquisition. ``start`` and ``date`` are the first and last day it may be from."""
+
+    name: str
+    start: str
+    date: str
+
+    @property
+    def day(self) -> int:
+        """Days from 1970-01-01 to the middle of it; the least integer if unknown."""
+        if not self.date:
+            return int(np.iinfo(np.int64).min)
+        first, last = np.datetime64(self.start or self.date, "D"), np.datetime64(self.date, "D")
+        return int((first.astype(np.int64) + last.astype(np.int64)) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The bands wanted of every look: where each is, shape (layers,).
+
+    ``band`` counts the bands of the asset; ``target`` the recipe's inputs, then its masks.
+    """
+
+    look: NDArray[np.int32]
+    asset: NDArray[np.int32]
+    band: NDArray[np.int32]
+    target: NDArray[np.int32]
+
+    def of(self, which: NDArray[np.bool_]) -> Layers:
+        """Choose some."""
+        return Layers(self.look[which], self.asset[which], self.band[which], self.target[which])
 
 
 @dataclass(frozen=True, slots=True)
 class CubeSpec:
-    """A cube before any pixel is read: grids, scenes, and which feeds which.
+    """A cube before any pixel is read, with its chips in the order of the store.
 
     ``labels`` are the neighborhoods' ids as the store holds them (whole numbers or text);
-    ``members[period]`` the scenes (positions in ``scenes``) of each period; ``hrefs`` says where
-    every scene is that was given, by name.
+    ``members[period]`` the looks of each period by date and name; ``chunk`` the periods that are
+    stored together; ``hrefs`` says where every scene is that was given, by name.
     """
 
+    recipe: Recipe
+    packing: Packing
     index: pd.Index[Any]
     labels: NDArray[Any]
     centres: Centres
-    grids: tuple[LocalGrid, ...]
-    scenes: tuple[SourceScene, ...]
+    chips: ChipGrids
+    classes: tuple[GridClass, ...]
+    assets: tuple[Asset, ...]
+    asset_class: NDArray[np.int32]
+    looks: tuple[Look, ...]
+    layers: Layers
     pairs: Touches
     periods: tuple[str, ...]
-    members: tuple[frozenset[int], ...]
-    bands: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    chunk: int
     resolution: float
-    size: int
     failures: tuple[Failure, ...]
-    item_bytes: tuple[int, ...]
     hrefs: dict[str, str]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Neighborhoods, periods, bands and pixels of the cube."""
+        size = self.chips.size
+        return len(self.chips), len(self.periods), len(self.recipe.bands), size, size
 
 
 def specify(
     neighborhoods: gpd.GeoDataFrame,
     scenes: gpd.GeoDataFrame,
-    bands: Sequence[str],
+    recipe: Recipe,
     resolution: float,
     size: int | None,
     periods: Sequence[str] | None,
     *,
     crs: str | None = None,
-    mask_band: str | None = None,
 ) -> CubeSpec:
     """Decide everything about a cube that can be decided without reading pixels."""
     check_neighborhoods(neighborhoods)
-    check_columns(scenes, SCENE_COLUMNS[:11], what="table of scenes")
+    check_columns(scenes, _NEEDED, what="table of scenes")
     if len(scenes) == 0:
         raise EmptyInputError(
             "There are no scenes.",
@@ -84,31 +148,40 @@ def specify(
             cause="A pixel has a positive size.",
             next_step="Give it in units of the chips' CRS, e.g. resolution=30 for 30 m in UTM.",
         )
-    wanted = _band_list(bands)
     labels = _labels(neighborhoods.index)
     centres = locate(neighborhoods, parse_crs(crs).to_string() if crs is not None else None)
     pixels = _pixels_per_side(centres, resolution, size)
-    grids = tuple(
-        LocalGrid.centred(name, float(x), float(y), float(resolution), pixels)
-        for name, x, y in zip(centres.crs, centres.x, centres.y, strict=True)
-    )
+    chips = ChipGrids.centred(centres.crs, centres.x, centres.y, float(resolution), pixels)
     table = scenes.reset_index(drop=True)
     names = _scene_names(table["href"].astype(str).tolist())
-    keep, failures = _with_bands(table, names, wanted, mask_band)
-    keep, repeated = _once(table, names, keep)
-    table = table.loc[keep].reset_index(drop=True)
-    sources = tuple(
-        _source(row, names[k], wanted, mask_band)
-        for k, row in zip(keep, table.to_dict("records"), strict=True)
+    hrefs = dict(zip(names, table["href"].astype(str), strict=True))
+    kept, failures = _once(table, names)
+    table, names = table.loc[kept].reset_index(drop=True), [names[k] for k in kept]
+    items = _items(table)
+    layers, short = _layers(table, names, items, recipe)
+    used = np.unique(layers.asset)
+    table = table.loc[used].reset_index(drop=True)
+    names, items = [names[k] for k in used], items[used]
+    rank = np.searchsorted(used, layers.asset).astype(np.int32)
+    layers = Layers(layers.look, rank, layers.band, layers.target)
+    assets = tuple(
+        _asset(row, name) for row, name in zip(table.to_dict("records"), names, strict=True)
     )
-    period_labels, members = _periods(table, periods)
-    pairs = _own_pairs(touches(grids, [s.grid for s in sources]), table, neighborhoods.index)
+    looks, layers = _looks(table, names, layers)
+    classes, asset_class = _classes(table, assets)
+    period_labels, members = _periods(looks, periods)
+    recipe.composite.check(recipe.inputs, all(look.date for look in looks))
+    packing = choose_packing(assets, layers.asset, layers.band, layers.target, recipe)
+    pairs = _own_pairs(touches(chips, [c.grid for c in classes]), classes, neighborhoods.index)
+    per_period = len(recipe.bands) * pixels**2 * packing.dtype.itemsize
+    chunk = max(1, min(len(period_labels), _CHUNK_BYTES // per_period))
+    order = along_strips(chips, pairs, classes, _heavy(assets, asset_class, layers, members, chunk))
     return CubeSpec(
-        index=neighborhoods.index, labels=labels, centres=centres, grids=grids, scenes=sources,
-        pairs=pairs, periods=period_labels, members=members, bands=wanted,
-        resolution=float(resolution), size=pixels, failures=(*failures, *repeated),
-        item_bytes=tuple(np.dtype(d).itemsize for d in table["dtype"]),
-        hrefs=dict(zip(names, scenes["href"].astype(str), strict=True)),
+        recipe=recipe, packing=packing, index=neighborhoods.index[order], labels=labels[order],
+        centres=centres.take(order), chips=chips.take(order), classes=classes, assets=assets,
+        asset_class=asset_class, looks=looks, layers=layers, pairs=_reordered(pairs, order),
+        periods=period_labels, members=members, chunk=chunk, resolution=float(resolution),
+        failures=(*failures, *short), hrefs=hrefs,
     )  # fmt: skip
 
 
@@ -124,17 +197,6 @@ def _labels(index: pd.Index[Any]) -> NDArray[Any]:
             "and tell the repeated ones apart.",
         )
     return labels.to_numpy(dtype=object)
-
-
-def _band_list(bands: Sequence[str]) -> tuple[str, ...]:
-    wanted = (bands,) if isinstance(bands, str) else tuple(str(b) for b in bands)
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise BandError(
-            "No bands were asked for." if not wanted else f"A band is named twice: {some(wanted)}.",
-            cause="A cube has one layer per band name.",
-            next_step="Give bands=[...] with each name once.",
-        )
-    return wanted
 
 
 def _pixels_per_side(centres: Centres, resolution: float, size: int | None) -> int:
@@ -158,22 +220,49 @@ def _pixels_per_side(centres: Centres, resolution: float, size: int | None) -> i
 
 def _scene_names(hrefs: list[str]) -> list[str]:
     """Names without the folders that all scenes share."""
-    if len(hrefs) == 1:
-        return [Path(hrefs[0]).name]
+    if len(set(hrefs)) == 1:
+        return [Path(h).name for h in hrefs]
     try:
         common = os.path.commonpath([os.path.dirname(h) for h in hrefs])
     except ValueError:
         return hrefs
-    return [Path(os.path.relpath(h, common)).as_posix() if common else h for h in hrefs]
+    if not common or any("://" in h for h in hrefs):
+        return hrefs
+    return [Path(os.path.relpath(h, common)).as_posix() for h in hrefs]
 
 
-def _with_bands(
-    table: pd.DataFrame, names: list[str], wanted: tuple[str, ...], mask_band: str | None
-) -> tuple[list[int], list[Failure]]:
-    """Positions of the scenes that have all bands, and a failure for each of the others."""
-    needed = wanted + ((mask_band,) if mask_band is not None else ())
-    present: set[str] = set().union(*table["bands"])
-    for band in needed:
+def _once(table: pd.DataFrame, names: list[str]) -> tuple[list[int], list[Failure]]:
+    """Drop a file met again (by a link, or a table given twice): it would weigh double."""
+    first: dict[tuple[str, ...], int] = {}
+    failures = []
+    columns = [c for c in ("time", "time_end", "neighborhood", "step") if c in table]
+    keys = zip(*(table[c].astype(str) for c in columns), strict=True)
+    for k, (href, key) in enumerate(zip(table["href"].astype(str), keys, strict=True)):
+        real = os.path.realpath(href) if os.path.isfile(href) else href
+        same = first.setdefault((real, *key, *map(str, table["bands"][k])), k)
+        if same != k:
+            detail = f"It is the same file, of the same date, as {names[same]}."
+            failures.append(Failure("cube", "scene", names[k], "duplicate", detail))
+    return list(first.values()), failures
+
+
+def _items(table: pd.DataFrame) -> NDArray[np.int64]:
+    """Give each acquisition a number: rows with the same item, date and owner belong together."""
+    if "item" not in table:
+        return np.arange(len(table))
+    keys = [table["item"].where(table["item"].notna(), table.index.astype(str)).astype(str)]
+    keys += [table[c].astype(str) for c in ("time", "neighborhood") if c in table]
+    return np.asarray(pd.MultiIndex.from_arrays(keys).factorize()[0], dtype=np.int64)
+
+
+def _layers(
+    table: pd.DataFrame, names: list[str], items: NDArray[np.int64], recipe: Recipe
+) -> tuple[Layers, list[Failure]]:
+    """Find every band wanted of every look; a failure for each look that lacks one."""
+    wanted = recipe.wanted
+    own = table["bands"].tolist()
+    present: set[str] = set().union(*own)
+    for band in wanted:
         if band not in present:
             close = get_close_matches(band, sorted(present), n=1, cutoff=0.4)
             raise BandError(
@@ -181,72 +270,106 @@ def _with_bands(
                 cause=f"The scenes have {some(sorted(present), 20)}.",
                 next_step="Correct the name, or name the bands in scan(..., bands=[...]).",
             )
-    keep, failures = [], []
-    for k, own in enumerate(table["bands"]):
-        missing = [b for b in needed if b not in own]
-        if missing:
-            detail = f"It has no band {some(missing)}; its bands are {some(own, 20)}."
-            failures.append(Failure("cube", "scene", names[k], "band_missing", detail))
-        else:
-            keep.append(k)
-    if not keep:
-        raise BandError(
-            f"No scene has all of the bands {some(needed, 20)}.",
-            cause="Each is in some scene, but all must be in one file.",
-            next_step="Stack the bands of a date into one file (gdalbuildvrt -separate).",
-        )
-    return keep, failures
-
-
-def _once(
-    table: pd.DataFrame, names: list[str], keep: list[int]
-) -> tuple[list[int], list[Failure]]:
-    """Drop a file met again (by a link, or a table given twice): it would weigh double."""
-    first: dict[tuple[str, ...], int] = {}
+    found: list[tuple[int, int, int, int]] = []
     failures = []
-    columns = [c for c in ("time", "time_end", "neighborhood") if c in table]
-    for k in keep:
-        href = str(table["href"][k])
-        real = os.path.realpath(href) if os.path.isfile(href) else href
-        same = first.setdefault((real, *(str(table[c][k]) for c in columns)), k)
-        if same != k:
-            detail = f"It is the same file, of the same date, as {names[same]}."
-            failures.append(Failure("cube", "scene", names[k], "duplicate", detail))
-    return list(first.values()), failures
+    order = np.argsort(items, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(items[order])) + 1):
+        rows = sorted(rows.tolist(), key=lambda k: names[k])
+        here = [
+            (int(items[rows[0]]), k, own[k].index(band), target)
+            for target, band in enumerate(wanted) for k in rows if band in own[k]
+        ]  # fmt: skip
+        missing = [b for t, b in enumerate(wanted) if not any(h[3] == t for h in here)]
+        if missing:
+            has = sorted({b for k in rows for b in own[k]})
+            detail = f"It has no band {some(missing)}; its bands are {some(has, 20)}."
+            failures += [Failure("cube", "scene", names[k], "band_missing", detail) for k in rows]
+        else:
+            found += here
+    if not found:
+        raise BandError(
+            f"No scene has all of the bands {some(wanted, 20)}.",
+            cause="Each is in some scene, but all must be of one acquisition.",
+            next_step="Say which files are one acquisition (item_pattern in scan), or stack the "
+            "bands of a date into one file (gdalbuildvrt -separate).",
+        )
+    columns = np.array(found, dtype=np.int32).T
+    return Layers(*columns), failures
 
 
-def _source(
-    row: dict[Any, Any], name: str, wanted: tuple[str, ...], mask_band: str | None
-) -> SourceScene:
-    own = list(row["bands"])
-    at = [own.index(b) for b in wanted]
-    last = row.get("time_end", row["time"])
-    return SourceScene(
+def _asset(row: dict[Any, Any], name: str) -> Asset:
+    step, block = row.get("step"), row.get("block")
+    grid = SceneGrid(
+        str(row["scene_crs"]),
+        tuple(float(v) for v in row["transform"]),  # type: ignore[arg-type]
+        int(row["width"]),
+        int(row["height"]),
+    )
+    return Asset(
         name=name,
         href=str(row["href"]),
-        grid=SceneGrid(
-            str(row["scene_crs"]),
-            tuple(float(v) for v in row["transform"]),  # type: ignore[arg-type]
-            int(row["width"]),
-            int(row["height"]),
-        ),
-        indexes=tuple(i + 1 for i in at),
-        mask_index=own.index(mask_band) + 1 if mask_band is not None else None,
+        grid=grid,
+        bands=tuple(row["bands"]),
+        dtype=str(row["dtype"]),
         nodata=float("nan") if pd.isna(row["nodata"]) else float(row["nodata"]),
-        scales=tuple(float(row["scales"][i]) for i in at),
-        offsets=tuple(float(row["offsets"][i]) for i in at),
-        date=_day(last),
-        start=_day(row["time"]),
+        scales=tuple(float(v) for v in row["scales"]),
+        offsets=tuple(float(v) for v in row["offsets"]),
+        block=(int(block[0]), int(block[1])) if block is not None else (256, grid.width),
+        step=None if step is None or pd.isna(step) else int(step),
     )
+
+
+def _looks(
+    table: pd.DataFrame, names: list[str], layers: Layers
+) -> tuple[tuple[Look, ...], Layers]:
+    """Make the looks, sorted by date and name, and number the layers' looks accordingly."""
+    first = {}
+    for look, asset in zip(layers.look.tolist(), layers.asset.tolist(), strict=True):
+        first[look] = min(first.get(look, asset), asset)
+    starts = table["time"]
+    ends = table.get("time_end", starts)
+    ends = ends.where(ends.notna(), starts)
+    made = {k: Look(names[a], _day(starts[a]), _day(ends[a])) for k, a in first.items()}
+    order = sorted(made, key=lambda k: (made[k].date, made[k].start, made[k].name))
+    rank = {k: i for i, k in enumerate(order)}
+    look = np.array([rank[k] for k in layers.look.tolist()], dtype=np.int32)
+    place = np.lexsort((layers.asset, layers.target, look))
+    moved = Layers(look[place], layers.asset[place], layers.band[place], layers.target[place])
+    return tuple(made[k] for k in order), moved
 
 
 def _day(moment: Any) -> str:
     return "" if pd.isna(moment) else pd.Timestamp(moment).strftime("%Y-%m-%d")
 
 
+def _classes(
+    table: pd.DataFrame, assets: tuple[Asset, ...]
+) -> tuple[tuple[GridClass, ...], NDArray[np.int32]]:
+    owners = table["neighborhood"] if "neighborhood" in table else pd.Series(None, table.index)
+    found: dict[tuple[SceneGrid, str | None], int] = {}
+    classes = []
+    which = np.empty(len(assets), dtype=np.int32)
+    for k, (asset, owner) in enumerate(zip(assets, owners, strict=True)):
+        key = (asset.grid, None if pd.isna(owner) else str(owner))
+        if key not in found:
+            found[key] = len(classes)
+            classes.append(GridClass(key[0], _unit(asset), key[1]))
+        which[k] = found[key]
+    return tuple(classes), which
+
+
+def _unit(asset: Asset) -> tuple[int, int]:
+    """Height and width of what is read at once: blocks up to 256 pixels, within 4 million."""
+    grid = asset.grid
+    height, width = min(asset.block[0], grid.height), min(asset.block[1], grid.width)
+    width *= max(1, -(-_UNIT // width))
+    height *= max(1, min(-(-_UNIT // height), _UNIT_PIXELS // (width * height)))
+    return min(height, grid.height), min(width, grid.width)
+
+
 def _periods(
-    table: pd.DataFrame, periods: Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[frozenset[int], ...]]:
+    looks: tuple[Look, ...], periods: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     given = [ALL] if periods is None else [periods] if isinstance(periods, str) else list(periods)
     labels = tuple(str(p) for p in given)
     if not labels or len(set(labels)) < len(labels):
@@ -255,14 +378,14 @@ def _periods(
             cause="A cube has one layer per period.",
             next_step="Give each period once, or leave periods out.",
         )
-    first = pd.to_datetime(table["time"])
-    last = pd.to_datetime(table.get("time_end", table["time"])).fillna(first)
-    undated = table.loc[first.isna(), "href"].tolist()
+    first = np.array([look.start or "NaT" for look in looks], dtype="datetime64[D]")
+    last = np.array([look.date or "NaT" for look in looks], dtype="datetime64[D]")
+    undated = [look.name for look in looks if not look.start]
     members = []
     for label in labels:
         start, end = parse_period(label)
         if label == ALL:
-            members.append(frozenset(range(len(table))))
+            members.append(tuple(range(len(looks))))
             continue
         if undated:
             raise SceneError(
@@ -270,24 +393,52 @@ def _periods(
                 cause=f"Whether they belong to the period {label!r} is unknown.",
                 next_step="Pass time=... or time_pattern=... to scan(), or use periods=['all'].",
             )
-        members.append(frozenset(np.flatnonzero((first >= start) & (last <= end)).tolist()))
+        inside = (first >= np.datetime64(start, "D")) & (last <= np.datetime64(end, "D"))
+        members.append(tuple(np.flatnonzero(inside).tolist()))
     return labels, tuple(members)
 
 
-def _own_pairs(pairs: Touches, table: pd.DataFrame, index: pd.Index[Any]) -> Touches:
+def _own_pairs(pairs: Touches, classes: tuple[GridClass, ...], index: pd.Index[Any]) -> Touches:
     """Drop pairs of a scene that belongs to another neighborhood."""
-    if "neighborhood" not in table.columns:
+    owner = np.array([c.owner or "" for c in classes], dtype=object)
+    tied = np.array([c.owner is not None for c in classes])
+    if not tied.any():
         return pairs
-    owner = table["neighborhood"]
-    tied = owner.notna().to_numpy()
-    ids = set(index.astype(str))
-    if tied.any() and not ids.intersection(owner[tied].astype(str)):
+    ids = index.astype(str).to_numpy(dtype=object)
+    if not set(ids).intersection(owner[tied]):
         raise SceneError(
             f"No scene belongs to a neighborhood that is there: the scenes name "
             f"{some(owner[tied])}, the neighborhoods are {some(index)}.",
             cause="The ids found in the file names are written in another way (zeros in front?).",
             next_step="Correct neighborhood_pattern in scan(), or the ids of the neighborhoods.",
         )
-    same = owner.astype(str).to_numpy()[pairs.scene] == index.astype(str).to_numpy()[pairs.chip]
-    keep = same | ~tied[pairs.scene]
-    return Touches(pairs.chip[keep], pairs.scene[keep], pairs.pixels[keep])
+    return pairs.keep((owner[pairs.grid] == ids[pairs.chip]) | ~tied[pairs.grid])
+
+
+def _heavy(
+    assets: tuple[Asset, ...],
+    asset_class: NDArray[np.int32],
+    layers: Layers,
+    members: tuple[tuple[int, ...], ...],
+    chunk: int,
+) -> NDArray[np.int64]:
+    """Bytes of one pixel of each class, over the looks of the fullest chunk of periods."""
+    pairs = np.unique(np.column_stack([layers.asset, layers.band, layers.look]), axis=0)
+    item = np.array([np.dtype(a.dtype).itemsize for a in assets], dtype=np.int64)
+    most = np.zeros(int(asset_class.max()) + 1, dtype=np.int64)
+    for start in range(0, len(members), chunk):
+        looks = np.unique([k for m in members[start : start + chunk] for k in m]).astype(np.int64)
+        here = pairs[np.isin(pairs[:, 2], looks)]
+        found = np.bincount(
+            asset_class[here[:, 0]], weights=item[here[:, 0]], minlength=len(most)
+        ).astype(np.int64)
+        most = np.maximum(most, found)
+    return most
+
+
+def _reordered(pairs: Touches, order: NDArray[np.intp]) -> Touches:
+    rank = np.empty(len(order), dtype=np.intp)
+    rank[order] = np.arange(len(order))
+    chip = rank[pairs.chip]
+    place = np.lexsort((pairs.grid, chip))
+    return Touches(chip[place], pairs.grid[place], pairs.box[place])

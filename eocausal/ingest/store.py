@@ -10,29 +10,55 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 import zarr
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from eocausal.contracts import CUBE_DIMS, check_cube
 from eocausal.errors import CubeError
-from eocausal.ingest.gather import ShardJob, ShardResult, gather_shard
+from eocausal.ingest.packing import Packing
+from eocausal.ingest.shards import compressor
 from eocausal.provenance import Failure
 
-__all__ = ["Parts", "open_cube", "read_failures", "stored_key", "write_shard"]
+__all__ = ["Parts", "ShardResult", "open_cube", "read_failures", "shard_length", "stored_key"]
 
 KEY: Final = "eocausal_key"
 _FAILURES: Final = "failures"
 _SHARD_BYTES: Final = 128 * 2**20
 
 
+@dataclass(slots=True)
+class ShardResult:
+    """What became of the chips of one shard: plain lists, so that it can be kept as JSON.
+
+    ``valid``, ``status``, ``looks`` and ``day`` have a row a chip and a column a period (``day`` is
+    None where unknown); ``used[period]`` holds the dates of the looks that gave pixels ('' for
+    undated ones); ``failed`` one ``(look, chip, message)`` for each read that failed.
+    """
+
+    valid: list[list[float]] = field(default_factory=list)
+    status: list[list[int]] = field(default_factory=list)
+    looks: list[list[int]] = field(default_factory=list)
+    day: list[list[float | None]] = field(default_factory=list)
+    used: list[list[str]] = field(default_factory=list)
+    failed: list[tuple[int, int, str]] = field(default_factory=list)
+    bytes_read: int = 0
+    blocks_read: int = 0
+
+
 def open_cube(path: str | Path) -> xr.Dataset:
     """Open a cube written by :func:`eocausal.build_cube`; pixels are read when asked for.
+
+    The rows are in the order of the store, in which neighbors on the ground are neighbors in the
+    file, and not in that of the table of neighborhoods: select by label.
 
     Raises
     ------
@@ -46,10 +72,15 @@ def open_cube(path: str | Path) -> xr.Dataset:
             cause="The folder is absent, or was not written by eocausal.",
             next_step="Build it with eocausal.build_cube(..., out=...).",
         )
-    cube = xr.open_zarr(path, consolidated=False, chunks=None).drop_vars(_FAILURES)
+    raw = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
+    raw = raw.drop_vars(_FAILURES)
+    for name in ("scale_factor", "add_offset"):
+        if name in raw["image"].attrs:
+            raw["image"].attrs[name] = np.float32(raw["image"].attrs[name])
+    cube = xr.decode_cf(raw)
     texts = [n for n, c in cube.coords.items() if c.dtype.kind == "T"]
     cube = cube.assign_coords({n: cube[n].astype(object) for n in texts})
-    for name in (*cube.coords, "valid", "status"):
+    for name in (*cube.coords, *(v for v in cube.data_vars if v != "image")):
         cube[name].load()
     return check_cube(cube)
 
@@ -70,25 +101,9 @@ def read_failures(path: Path) -> list[Failure]:
     return [Failure(**row) for row in json.loads(raw.tobytes() or b"[]")]
 
 
-def shard_length(n: int, periods: int, bands: int, size: int) -> int:
+def shard_length(n: int, chunk_bytes: int) -> int:
     """Neighborhoods per shard: an eighth of all, from 16 to 256, within 128 MiB of pixels."""
-    chip = periods * bands * size * size * 4
-    return max(1, min(max(16, -(-n // 8)), 256, n, _SHARD_BYTES // chip))
-
-
-def write_shard(job: ShardJob) -> int:
-    """Make one shard and write it whole, then mark it done; return its number of chips.
-
-    This is the unit of work of the scheduler: it takes paths, numbers and names only and
-    returns a number, so it may run in another process.
-    """
-    image, result = gather_shard(job)
-    array = zarr.open_group(job.store, mode="r+")["image"]
-    array[job.start : job.start + len(job.grids)] = image
-    temporary = job.marker.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    os.replace(temporary, job.marker)
-    return len(job.grids)
+    return max(1, min(max(16, -(-n // 8)), 256, n, _SHARD_BYTES // chunk_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +131,28 @@ class Parts:
         """Read what became of a finished shard."""
         return ShardResult(**json.loads(self.marker(index).read_text(encoding="utf-8")))
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder while building, so that two processes do not build one cube.
+
+        Raises
+        ------
+        CubeError
+            If another process is building it now.
+        """
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.out.with_name(self.out.name + ".lock"))
+        try:
+            with lock.acquire(timeout=0):
+                yield
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            raise CubeError(
+                f"{self.out} is being built by another process.",
+                cause=f"It holds {lock.lock_file}.",
+                next_step="Wait for it, or give another out=....",
+            ) from None
+
     def clear(self) -> None:
         """Remove what a build killed after its very end left behind."""
         if self._same_key():
@@ -128,24 +165,38 @@ class Parts:
         except (OSError, ValueError):
             return False
 
-    def prepare(self, shape: tuple[int, ...], length: int) -> None:
-        """Make the folder and the empty store, or keep them if they have the same key."""
+    def prepare(self, shape: tuple[int, ...], chunk: int, length: int, packing: Packing) -> None:
+        """Make the folder and the empty store, or keep them if they have the same key.
+
+        Raises
+        ------
+        CubeError
+            If the folder of parts is there and was not made by a build.
+        """
         if self._same_key() and (self.store / "image" / "zarr.json").is_file():
             return
+        ours = not self.folder.exists() or (self.folder / "key.json").is_file()
+        if not ours and any(self.folder.iterdir()):
+            raise CubeError(
+                f"{self.folder} exists and is not a build that was interrupted.",
+                cause="Building there would delete it.",
+                next_step="Give another out=..., or remove it yourself.",
+            )
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "done").mkdir(parents=True)
+        (self.folder / "key.json").write_text(json.dumps(self.key), encoding="utf-8")
         group = zarr.open_group(self.store, mode="w", zarr_format=3)
         group.create_array(
             "image",
             shape=shape,
-            dtype="float32",
-            chunks=(1, *shape[1:]),
-            shards=(length, *shape[1:]),
-            fill_value=np.nan,
-            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            dtype=packing.dtype,
+            chunks=(1, chunk, *shape[2:]),
+            shards=(length, chunk, *shape[2:]),
+            fill_value=packing.fill,
+            compressors=compressor(),
             dimension_names=CUBE_DIMS,
         )
-        (self.folder / "key.json").write_text(json.dumps(self.key), encoding="utf-8")
+        group["image"].attrs.update(packing.attributes)
 
     def finish(
         self,
@@ -160,6 +211,7 @@ class Parts:
         for name, (dims, values) in arrays.items():
             _write_array(group, name, dims, values)
         group["image"].attrs["coordinates"] = "crs transform lon lat"
+        group["date"].attrs.update(units="days since 1970-01-01", calendar="standard")
         group.attrs.update({**attrs, KEY: self.key})
         if self.out.exists():
             self.out.rename(self.folder / "replaced")

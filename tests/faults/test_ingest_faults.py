@@ -204,7 +204,7 @@ def test_truncated_scene_fails_only_where_it_is_cut(tmp_path):
     ledger = FailureLedger()
     cube = build_cube(places_at(HERE, top, bottom), scenes, bands=["a", "b"], resolution=30,
                       size=16, out=tmp_path / "c.zarr", ledger=ledger, max_failed=0.5)  # fmt: skip
-    codes = cube.status.values[:, 0].tolist()
+    codes = cube.status.sel(neighborhood=["n0", "n1", "n2"]).values[:, 0].tolist()
     assert codes == [ChipStatus.OK, ChipStatus.OK, ChipStatus.READ_ERROR]
     assert (str(cut), "read_error") in [(r.subject, r.reason) for r in ledger.rows]
     assert ("n2", "read_error") in [(r.subject, r.reason) for r in ledger.rows]
@@ -292,6 +292,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from ingest_helpers import places_at
 from eocausal.ingest.cube import build_cube
+from eocausal.ingest.schedule import Threads
 from eocausal.ingest.sources import scan
 import numpy as np
 
@@ -300,8 +301,8 @@ points = [tuple(p) for p in np.array([32.58, 0.32]) + rng.uniform(-0.02, 0.02, (
 pause = float(sys.argv[2])
 build_cube(
     places_at(*points), scan({scenes!r}), bands=["x", "y"], resolution=30.0, size=24,
-    out=Path(sys.argv[1]), workers=int(sys.argv[3]),
-    progress=lambda done, total: (print(done, flush=True), time.sleep(pause)),
+    out=Path(sys.argv[1]), scheduler=Threads(int(sys.argv[3])),
+    progress=lambda p: (print(p.done, flush=True), time.sleep(pause)),
 )
 """
 

@@ -157,7 +157,7 @@ def test_large_windows_are_read_in_parts(tmp_path, monkeypatch):
     write_coordinates(tmp_path / "s.tif", "EPSG:4326", transform, 720, 360)
     options = {"resolution": 50_000, "size": 21}
     whole = chips(tmp_path / "1", places_at(*SEAM_PLACES), tmp_path / "s.tif", **options)
-    monkeypatch.setattr("eocausal.ingest.gather._MAX_WINDOW", 60)
+    monkeypatch.setattr("eocausal.ingest.sampling._LARGEST", 60)
     parts = chips(tmp_path / "2", places_at(*SEAM_PLACES), tmp_path / "s.tif", **options)
     np.testing.assert_array_equal(whole["image"].values, parts["image"].values)
 

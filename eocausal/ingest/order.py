@@ -1,0 +1,99 @@
+"""The order of chips in a store: along strips, to and fro, so that blocks are needed once.
+
+The Earth (or, where one grid holds nearly all chips, that grid) is cut into strips a few blocks
+high, and a strip is walked cell by cell, each cell about one block, down one column and up the
+next. The blocks needed again later are then those of about one column, which fit in memory; a
+Hilbert curve would come back to the border of each quadrant long after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eocausal.ingest.grid import WGS84, ChipGrids, SceneGrid, parse_crs, project
+from eocausal.ingest.match import Touches
+
+if TYPE_CHECKING:
+    from eocausal.ingest.spec import GridClass
+
+__all__ = ["along_strips"]
+
+FloatArray = NDArray[np.float64]
+_STRIP_BYTES: Final = 320 * 2**20
+_METRES_PER_DEGREE: Final = 111_195.0
+
+
+def along_strips(
+    chips: ChipGrids,
+    pairs: Touches,
+    classes: Sequence[GridClass],
+    heavy: NDArray[np.int64],
+) -> NDArray[np.intp]:
+    """Order chips so that neighbors in the order share blocks.
+
+    Parameters
+    ----------
+    chips
+        Grids of n chips.
+    pairs
+        Which chip touches which class.
+    classes
+        Grids of scenes.
+    heavy
+        Bytes of one pixel of each class, over all its assets that are needed together.
+
+    Returns
+    -------
+    ndarray
+        Positions of the chips, shape (n,). It depends on nothing but the arguments.
+    """
+    if not len(pairs.chip):
+        return np.arange(len(chips))
+    column, row, unit_bytes = _cells(chips, pairs, classes, heavy)
+    height = max(1, int(_STRIP_BYTES / max(unit_bytes, 1.0)) - 1)
+    cell_x, cell_y = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
+    strip = cell_y // height
+    along = np.where(strip % 2 == 0, cell_x, -cell_x)
+    within = np.where(cell_x % 2 == 0, cell_y, -cell_y)
+    return np.lexsort((np.arange(len(chips)), column, within, along, strip))
+
+
+def _cells(
+    chips: ChipGrids, pairs: Touches, classes: Sequence[GridClass], heavy: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray, float]:
+    """Column and row of each chip in units of blocks, and the bytes of such a unit."""
+    counts = np.bincount(pairs.grid, minlength=len(classes))
+    main = int(np.argmax(counts))
+    middle = np.array(chips.size / 2)
+    x, y = (v.ravel() for v in chips.points(middle, middle))
+    area = np.array([c.unit[0] * c.unit[1] for c in classes], dtype=float)
+    if counts[main] >= 0.9 * len(chips):
+        grid, unit = classes[main].grid, classes[main].unit
+        cols, rows = grid.pixels(*chips.project(x, y, grid.crs))
+        column, row = np.nan_to_num(cols / unit[1]), np.nan_to_num(rows / unit[0])
+    else:
+        lon, lat = chips.project(x, y, WGS84)
+        side = float(np.median([_unit_metres(c) for c in classes])) / _METRES_PER_DEGREE
+        column, row = np.nan_to_num(lon) / side, -np.nan_to_num(lat) / side
+    depth = float((counts * heavy * area).sum() / max(len(np.unique(pairs.chip)), 1))
+    return column, row, depth
+
+
+def _unit_metres(one: GridClass) -> float:
+    """About the side of a unit on the ground."""
+    grid: SceneGrid = one.grid
+    a, b, c, d, e, f = grid.transform
+    pixel = float(np.sqrt(abs(a * e - b * d)))
+    if parse_crs(grid.crs).is_geographic:
+        return pixel * one.unit[0] * _METRES_PER_DEGREE
+    col, row = grid.width / 2, grid.height / 2
+    x, y = c + a * col + b * row, f + d * col + e * row
+    lon, lat = project(grid.crs, WGS84, np.array([x, x]), np.array([y, y + pixel]))
+    metres = abs(float(lat[1] - lat[0])) * _METRES_PER_DEGREE
+    if not np.isfinite(metres) or metres == 0 or not np.isfinite(lon).all():
+        metres = pixel
+    return metres * one.unit[0]

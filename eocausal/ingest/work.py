@@ -1,0 +1,276 @@
+"""Pieces of work: some shards of one chunk of periods, made by threads that share blocks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from eocausal.ingest.blocks import BlockCache, Key, units_of
+from eocausal.ingest.gather import Batch, Made, Source, bundle_up, gather_batch
+from eocausal.ingest.grid import ChipGrids
+from eocausal.ingest.match import Touches
+from eocausal.ingest.readers import ReaderPool
+from eocausal.ingest.remote import Sign
+from eocausal.ingest.shards import ShardWriter
+from eocausal.ingest.spec import CubeSpec
+from eocausal.ingest.store import Parts, ShardResult
+
+__all__ = ["ShardTask", "ShardWork", "cut_work", "shard_tasks"]
+
+_BATCH_BYTES: Final = 32 * 2**20
+_MOST_CHIPS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard: its number, its chips in the store, its chunk of periods."""
+
+    number: int
+    start: int
+    stop: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWork:
+    """Shards to make; calling it makes those that are not done yet.
+
+    ``chips`` and ``pairs`` are those of the shards alone, one shard after another.
+    """
+
+    parts: Parts
+    tasks: tuple[ShardTask, ...]
+    chips: ChipGrids
+    pairs: Touches
+    source: Source
+    length: int
+    memory: int
+    threads: int
+    sign: Sign | None = None
+    done: Callable[[ShardTask, ShardResult], None] | None = None
+
+    def __call__(self) -> int:
+        """Make the shards; return the number of chips.
+
+        The GDAL cache is kept small: decoded blocks live in ours, which knows when each is
+        needed again.
+        """
+        starts = np.cumsum([0, *(t.stop - t.start for t in self.tasks)])
+        left = [k for k, t in enumerate(self.tasks) if not self.parts.marker(t.number).exists()]
+        if not left:
+            return int(starts[-1])
+        batches = list(self._batches(left, starts))
+        keys, numbers, own = self._uses(batches)
+        cache = BlockCache(self.memory, keys, numbers)
+        queue = iter([(k, [b for b in batches if b[0] == k]) for k in left])
+        lock, stop = threading.Lock(), threading.Event()
+
+        def worker() -> None:
+            with rasterio.Env(GDAL_CACHEMAX=32 * 2**20):
+                pool = ReaderPool(self.sign)
+                try:
+                    while not stop.is_set():
+                        with lock:
+                            shard = next(queue, None)
+                        if shard is None:
+                            return
+                        self._shard(*shard, own, cache, pool, stop)
+                except BaseException:
+                    stop.set()
+                    raise
+                finally:
+                    pool.close()
+
+        workers = max(1, min(self.threads, len(left)))
+        if workers == 1:
+            worker()
+        else:
+            with ThreadPoolExecutor(workers) as threads:
+                futures = [threads.submit(worker) for _ in range(workers)]
+                try:
+                    for future in futures:
+                        future.result()
+                except BaseException:
+                    stop.set()
+                    raise
+        return int(starts[-1])
+
+    def _batches(
+        self, left: list[int], starts: NDArray[np.int64]
+    ) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
+        """Shard, number and chips (positions in ``chips``) of each batch."""
+        weight = self._weights()
+        number = 0
+        for k in left:
+            rows = np.arange(starts[k], starts[k + 1])
+            total = np.cumsum(weight[rows])
+            first = 0
+            while first < len(rows):
+                before = total[first - 1] if first else 0.0
+                last = int(np.searchsorted(total, before + _BATCH_BYTES, side="right"))
+                last = min(max(last, first + 1), first + _MOST_CHIPS, len(rows))
+                yield k, number, rows[first:last]
+                number, first = number + 1, last
+
+    def _weights(self) -> NDArray[np.float64]:
+        """About the bytes that the looks at each chip take while it is made."""
+        size = self.chips.size**2
+        per_class = {k: sum(len(b.look) for b in v) for k, v in self.source.bundles.items()}
+        layers = np.array([per_class.get(int(g), 0) for g in self.pairs.grid], dtype=float)
+        box = self.pairs.box
+        area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).astype(float)
+        bytes_of = layers * (4.0 * np.minimum(area, 16.0 * size) + 6.0 * size)
+        return 1.0 + np.bincount(self.pairs.chip, weights=bytes_of, minlength=len(self.chips))
+
+    def _uses(
+        self, batches: list[tuple[int, int, NDArray[np.intp]]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, list[Key]]]:
+        """Which batch needs which unit: as arrays, and by batch."""
+        batch_of = np.full(len(self.chips), -1, dtype=np.int64)
+        for _, number, rows in batches:
+            batch_of[rows] = number
+        most = max(self.source.classes, default=0) + 1
+        unit = np.ones((most, 2), dtype=np.int64)
+        for k, one in self.source.classes.items():
+            unit[k] = one.unit
+        which, keys = units_of(self.pairs.grid, self.pairs.box, unit)
+        numbers = batch_of[self.pairs.chip[which]]
+        both = np.unique(np.column_stack([numbers, keys])[numbers >= 0], axis=0)
+        own: dict[int, list[Key]] = {}
+        for n, a, b, c in both.tolist():
+            own.setdefault(n, []).append((a, b, c))
+        return both[:, 1:], both[:, 0], own
+
+    def _shard(
+        self,
+        k: int,
+        batches: list[tuple[int, int, NDArray[np.intp]]],
+        own: dict[int, list[Key]],
+        cache: BlockCache,
+        pool: ReaderPool,
+        stop: threading.Event,
+    ) -> None:
+        task = self.tasks[k]
+        result = ShardResult()
+        used: list[set[str]] = [set() for _ in self.source.members]
+        path = self.parts.store / "image" / "c" / str(task.start // self.length)
+        path = path / str(task.chunk) / "0" / "0" / "0"
+        before = pool.reads, pool.bytes_read
+        place = itertools.count(task.start)
+        with ShardWriter(path, self.length) as shard:
+            for _, number, rows in batches:
+                if stop.is_set():
+                    raise InterruptedError("another shard failed")
+                for made in gather_batch(self.source, self._batch(number, rows), cache, pool):
+                    shard.add(made.stored if any(made.valid) else None)
+                    _record(result, used, made, next(place))
+                cache.done(number, own.get(number, ()))
+        result.used = [sorted(dates) for dates in used]
+        result.blocks_read, result.bytes_read = pool.reads - before[0], pool.bytes_read - before[1]
+        marker = self.parts.marker(task.number)
+        temporary = marker.with_name(f"{marker.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(asdict(result)), encoding="utf-8")
+        os.replace(temporary, marker)
+        if self.done is not None:
+            self.done(task, result)
+
+    def _batch(self, number: int, rows: NDArray[np.intp]) -> Batch:
+        low, high = np.searchsorted(self.pairs.chip, [rows[0], rows[-1] + 1])
+        chip, grid = self.pairs.chip[low:high] - rows[0], self.pairs.grid[low:high]
+        touching = {int(g): chip[grid == g] for g in np.unique(grid)}
+        return Batch(number, self.chips.take(rows), touching)
+
+
+def _record(result: ShardResult, used: list[set[str]], made: Made, chip: int) -> None:
+    result.valid.append(made.valid)
+    result.status.append(made.status)
+    result.looks.append(made.looks)
+    result.day.append([None if d != d else d for d in made.day])
+    for dates, own in zip(used, made.used, strict=True):
+        dates |= own
+    result.failed += [(look, chip, text) for look, text in made.errors]
+
+
+def shard_tasks(spec: CubeSpec, length: int) -> list[ShardTask]:
+    """List the shards of a cube, chunk of periods by chunk of periods."""
+    n, chunks = len(spec.chips), -(-len(spec.periods) // spec.chunk)
+    starts = range(0, n, length)
+    return [
+        ShardTask(c * len(starts) + i, start, min(start + length, n), c)
+        for c in range(chunks) for i, start in enumerate(starts)
+    ]  # fmt: skip
+
+
+def cut_work(
+    spec: CubeSpec,
+    parts: Parts,
+    tasks: list[ShardTask],
+    length: int,
+    *,
+    pieces: int,
+    threads: int,
+    memory: int,
+    sign: Sign | None = None,
+    done: Callable[[ShardTask, ShardResult], None] | None = None,
+) -> list[ShardWork]:
+    """Cut shards into at least ``pieces`` pieces of work, each within one chunk of periods."""
+    work = []
+    chunks = sorted({t.chunk for t in tasks})
+    for chunk in chunks:
+        own = [t for t in tasks if t.chunk == chunk]
+        source = _source(spec, chunk)
+        share = max(1, -(-pieces // len(chunks)))
+        for group in np.array_split(np.arange(len(own)), min(share, len(own))):
+            chosen = tuple(own[int(k)] for k in group)
+            rows = np.concatenate([np.arange(t.start, t.stop) for t in chosen])
+            pairs = _pairs_of(spec.pairs, rows)
+            pairs = pairs.keep(np.isin(pairs.grid, list(source.bundles)))
+            work.append(
+                ShardWork(parts, chosen, spec.chips.take(rows), pairs, _narrow(source, pairs),
+                          length, memory, threads, sign, done)
+            )  # fmt: skip
+    return work
+
+
+def _pairs_of(pairs: Touches, rows: NDArray[np.intp]) -> Touches:
+    low = np.searchsorted(pairs.chip, rows)
+    count = np.searchsorted(pairs.chip, rows + 1) - low
+    which = np.repeat(low - np.cumsum(count) + count, count) + np.arange(count.sum())
+    return Touches(np.repeat(np.arange(len(rows)), count), pairs.grid[which], pairs.box[which])
+
+
+def _source(spec: CubeSpec, chunk: int) -> Source:
+    members = spec.members[chunk * spec.chunk : (chunk + 1) * spec.chunk]
+    looks = np.unique([k for m in members for k in m]).astype(np.int32)
+    layers = spec.layers.of(np.isin(spec.layers.look, looks))
+    assets = {int(a): spec.assets[a] for a in np.unique(layers.asset)}
+    bundles = bundle_up(layers, spec.asset_class, assets)
+    classes = {k: spec.classes[k] for k in bundles}
+    own = {int(k): spec.looks[k] for k in looks}
+    return Source(spec.recipe, spec.packing, classes, assets, own, members, bundles)
+
+
+def _narrow(source: Source, pairs: Touches) -> Source:
+    """Leave out the grids, and what belongs to them, that no chip touches."""
+    here = set(np.unique(pairs.grid).tolist())
+    bundles = {k: v for k, v in source.bundles.items() if k in here}
+    assets = {a for v in bundles.values() for b in v for a, _, _ in b.assets}
+    return Source(
+        recipe=source.recipe,
+        packing=source.packing,
+        classes={k: v for k, v in source.classes.items() if k in bundles},
+        assets={k: v for k, v in source.assets.items() if k in assets},
+        looks=source.looks,
+        members=source.members,
+        bundles=bundles,
+    )
