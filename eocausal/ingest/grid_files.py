@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ __all__ = [
 ZARR_MARKS: Final = ("zarr.json", ".zgroup", ".zmetadata")
 _IDLE_FILES: Final = 8
 _SLAB_BYTES: Final = 64 * 2**20
+_SMALL_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,12 @@ class _OpenFile:
         self.key = key
         self.readers = 0
         self._layouts: dict[str, tuple[Layout, Packing]] = {}
+        self._hdf = h5py.File(path, "r") if _engine(path) == "h5netcdf" else None
+
+    def close(self) -> None:
+        self.dataset.close()
+        if self._hdf is not None:
+            self._hdf.close()
 
     def variable(self, name: str) -> tuple[Layout, Packing]:
         """Layout and packing of a variable; KeyError if it is not there or not on a grid."""
@@ -173,39 +181,56 @@ class _OpenFile:
         return self._layouts[name]
 
     def read(self, name: str, step: int, select: Mapping[str, int], box: Box) -> NDArray[Any]:
-        """Read the stored numbers of a window of one step, shape (height, width)."""
+        """Read the stored numbers of a window of one step, shape (height, width).
+
+        Steps that are stored together, or that are so small that reading many costs no more than
+        one, are read together and kept for a while.
+        """
         layout, packing = self.variable(name)
-        variable = self.dataset.variables[name]
         left, top, width, height = box
         at: dict[str, int | slice] = {d: select.get(d, 0) for d in layout.others}
         at |= {layout.y: slice(top, top + height), layout.x: slice(left, left + width)}
         if layout.time is None:
-            return _plane(variable, at, layout, packing)
-        depth = int(variable.encoding.get("preferred_chunks", {}).get(layout.time, 1))
-        slab_bytes = depth * width * height * packing.dtype.itemsize
-        if depth == 1 or not _slabs.fits(slab_bytes):
-            return _plane(variable, {**at, layout.time: step}, layout, packing)
+            return self._part(name, at)
+        step_bytes = width * height * packing.dtype.itemsize
+        chunks = self.dataset.variables[name].encoding.get("preferred_chunks") or {}
+        depth = int(chunks.get(layout.time, max(1, _SMALL_BYTES // max(step_bytes, 1))))
+        if depth == 1 or not _slabs.fits(depth * step_bytes):
+            return self._part(name, {**at, layout.time: step})
         first = step // depth * depth
+        last = min(first + depth, self.dataset.sizes[layout.time])
         key = (*self.key, name, tuple(sorted(select.items())), first, box)
         slab = _slabs.get(key)
         if slab is None:
-            slab = _plane(
-                variable, {**at, layout.time: slice(first, first + depth)}, layout, packing
-            )
+            slab = self._part(name, {**at, layout.time: slice(first, last)})
             _slabs.put(key, slab)
         plane: NDArray[Any] = slab[step - first].copy()
         return plane
 
+    def _part(self, name: str, at: Mapping[str, int | slice]) -> NDArray[Any]:
+        """Read part of a variable in the order time, rows, columns, as its packing means it."""
+        layout, packing = self.variable(name)
+        variable = self.dataset.variables[name]
+        dims = [str(d) for d in variable.dims]
+        index = tuple(at[d] for d in dims)
+        values = self._direct(name, variable.shape, index)
+        if values is None:
+            values = np.asarray(variable[index].values)
+        left = [d for d in dims if isinstance(at[d], slice)]
+        order = [left.index(d) for d in (layout.time, layout.y, layout.x) if d in left]
+        values = values.transpose(order)
+        if values.dtype.kind != packing.dtype.kind and values.dtype.kind in "iu":
+            values = values.astype(values.dtype.newbyteorder("=")).view(packing.dtype)
+        return values.astype(packing.dtype, copy=False)
 
-def _plane(
-    variable: xr.Variable, at: Mapping[str, int | slice], layout: Layout, packing: Packing
-) -> NDArray[Any]:
-    part = variable.isel(dict(at))
-    order = [d for d in (layout.time, layout.y, layout.x) if d in part.dims]
-    values = np.asarray(part.transpose(*order).values)
-    if values.dtype.kind != packing.dtype.kind and values.dtype.kind in "iu":
-        values = values.astype(values.dtype.newbyteorder("=")).view(packing.dtype)
-    return values.astype(packing.dtype, copy=False)
+    def _direct(
+        self, name: str, shape: tuple[int, ...], index: tuple[int | slice, ...]
+    ) -> NDArray[Any] | None:
+        """Read from HDF5 itself, many times faster than through h5netcdf; None if it is padded."""
+        stored = self._hdf.get(name) if self._hdf is not None else None
+        if stored is None or stored.shape != shape:
+            return None
+        return np.asarray(stored[index])
 
 
 _lock = threading.Lock()
@@ -239,7 +264,7 @@ def _close_idle(keep: int) -> None:
     idle = [f for f in _files.values() if f.readers == 0]
     for old in idle[: max(len(idle) - keep, 0)]:
         del _files[old.key]
-        old.dataset.close()
+        old.close()
 
 
 def close_idle() -> None:

@@ -614,14 +614,46 @@ def test_many_threads_read_many_steps_of_one_file_opened_once(tmp_path, kind, mo
     assert opened == [str(path)]
 
 
-def test_steps_stored_together_are_decoded_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "chunks"), [("nc4", (12, 10, 12)), ("zarr3", (4, 10, 12)),
+                                                ("nc3", None)])  # fmt: skip
+def test_steps_stored_together_are_decoded_once(tmp_path, monkeypatch, kind, chunks):
     reads = []
-    real = grid_files._plane
-    monkeypatch.setattr(grid_files, "_plane", lambda *a: reads.append(a[1]) or real(*a))
-    path = write(field(12), tmp_path / "a.nc", "nc4", (12, 10, 12))
+    real = grid_files._OpenFile._part
+    monkeypatch.setattr(grid_files._OpenFile, "_part", lambda *a: reads.append(a[1:]) or real(*a))
+    path = write(field(12), tmp_path / f"a.{kind}.nc", kind, chunks)
     for asset in assets(scan_grids(path)):
         values_of(asset)
-    assert len(reads) == 1
+    assert len(reads) == (3 if kind == "zarr3" else 1)
+
+
+def test_large_steps_are_read_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid_files, "_SMALL_BYTES", 100)
+    reads = []
+    real = grid_files._OpenFile._part
+    monkeypatch.setattr(grid_files._OpenFile, "_part", lambda *a: reads.append(a[1:]) or real(*a))
+    dataset = field(5)
+    path = write(dataset, tmp_path / "a.nc", "nc4")
+    for step, asset in enumerate(assets(scan_grids(path))):
+        np.testing.assert_array_equal(values_of(asset)[0], dataset["chl"].values[step])
+    assert len(reads) == 5
+
+
+def test_steps_that_a_file_left_unwritten_have_no_data(tmp_path):
+    """A variable of HDF5 may be shorter than its unlimited dimension."""
+    path = write(field(2), tmp_path / "a.nc", "nc4")
+    path.unlink()
+    dataset = field(2)
+    dataset.to_netcdf(path, engine="h5netcdf", unlimited_dims=["time"])
+    with h5py.File(path, "a") as file:
+        for name in ("time", "chl"):
+            file[name].resize(5 if name == "time" else 3, axis=0)
+        file["time"][2:] = [59, 90, 120]
+        file["chl"][2] = 7.0
+    found = assets(scan_grids(path))
+    assert len(found) == 5
+    np.testing.assert_array_equal(values_of(found[1])[0], dataset["chl"].values[1])
+    assert (values_of(found[2]) == 7.0).all()
+    assert not np.isfinite(values_of(found[4])).any()
 
 
 def test_what_was_kept_is_not_given_for_a_file_that_changed(tmp_path):
