@@ -116,8 +116,8 @@ def sentinel2_offset(
     Raises
     ------
     SceneError
-        If no scene is from Sentinel-2, one has neither baseline nor date, or an offset is neither
-        0 nor -1000 DN.
+        If no scene is from Sentinel-2, one has neither baseline nor date, an offset is neither 0
+        nor -1000 DN, or pixels are not integers.
     BandError
         If it is not known whether a band holds reflectance.
 
@@ -133,6 +133,8 @@ def sentinel2_offset(
     notes: list[Failure] = []
     offsets, sources = [], []
     for row, own in zip(rows, ours, strict=True):
+        if own:
+            _check_stored(row)
         major, source = _baseline(row) if own else (0, "")
         if source == "date":
             detail = f"Its processing baseline is not known; by its date it is {major:02d}.00."
@@ -174,7 +176,7 @@ def landsat_c2_scale(
     Raises
     ------
     SceneError
-        If no scene is such a product, or one has another scale already.
+        If no scene is such a product, or one has another scale already or no integers.
     BandError
         If it is not known what a band is.
 
@@ -189,6 +191,7 @@ def landsat_c2_scale(
     _check_given(bands, rows)
 
     def scaled(row: Row, kind: str, now: Linear) -> Linear:
+        _check_stored(row)
         wanted = _C2_THERMAL if kind == "thermal" else _C2_REFLECTANCE
         if not (_same(now, _AS_STORED) or _same(now, wanted)):
             raise _wrong_scale(row, now, f"not the guide's {wanted}", "Leave out landsat_c2_scale")
@@ -344,6 +347,16 @@ def _wrong_scale(row: Row, now: Linear, why: str, how: str) -> SceneError:
         cause="The change holds for these units only.",
         next_step=f"{how}, or correct the columns scales and offsets.",
     )
+
+
+def _check_stored(row: Row) -> None:
+    """Refuse pixels that someone has turned into reflectance already."""
+    if str(row.get("dtype", "")).startswith("float"):
+        raise SceneError(
+            f"The pixels of {row['href']} are {row['dtype']}.",
+            cause="The products hold integers, so these were scaled before, nobody knows how.",
+            next_step="Leave these scenes out of this step, or start from the products' own files.",
+        )
 
 
 def _is_sentinel2(row: Row) -> bool:

@@ -170,6 +170,14 @@ def test_sentinel2_refusals():
         sentinel2_offset(scenes((NEW, ("red",), 1.0, 0.0, None)).drop(columns="offsets"))
 
 
+def test_pixels_that_were_scaled_before_are_refused():
+    for item, change in ((NEW, sentinel2_offset), (OLI, landsat_c2_scale)):
+        row = (item, ("red",), 1.0, 0.0, "2022-03-01")
+        with pytest.raises(SceneError, match="are float32"):
+            change(scenes(row, dtype=["float32"]))
+        assert len(change(scenes(row, dtype=["uint16"]))) == 1
+
+
 def test_collection_2_gets_the_scale_of_its_guide():
     table = scenes(
         (OLI, ("SR_B4", "QA_PIXEL"), 1.0, 0.0, "2020-01-01"),
