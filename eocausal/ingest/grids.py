@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +48,8 @@ class _Options:
     crs: str | None
     spans: tuple[Span, ...] | None
     same_span: bool
-    renamed: dict[str, str] = field(default_factory=dict)
+    item: re.Pattern[str] | None
+    renamed: dict[str, str]
 
 
 def scan_grids(
@@ -57,9 +59,10 @@ def scan_grids(
     select: Mapping[str, int] | None = None,
     crs: str | None = None,
     time: str | Sequence[str] | None = None,
+    item_pattern: str | None = None,
     ledger: FailureLedger | None = None,
 ) -> gpd.GeoDataFrame:
-    """Read the headers of gridded files into a table of scenes; no pixel is read.
+    r"""Read the headers of gridded files into a table of scenes; no pixel is read.
 
     NetCDF-3, NetCDF-4 and HDF5 files and Zarr stores (formats 2 and 3) on regular grids: level-3
     ocean colour (OC-CCI, GlobColour, MODIS and VIIRS L3m), reanalyses, land cover. Longitudes may
@@ -82,20 +85,25 @@ def scan_grids(
     time
         Date instead of the files' own: one label for all (``'2015-06'``), or a list with a label
         for each step, such as ``period_range('1998-01', '2022-12')``.
+    item_pattern
+        Regular expression with a named group ``item``, searched in the file name, for archives
+        with a file for each variable: steps of one date in files with the same item are one
+        acquisition, whose bands are together. For level-3 files of NASA:
+        ``r"(?P<item>[A-Z]\d+)\."``.
     ledger
         Receives a row for every file left out (``read_error``, ``no_georeference``,
         ``irregular_grid``, ``no_crs``, ``wrong_crs``, ``wrong_time``, ``band_missing``,
-        ``several_grids``, ``extra_dimension``).
+        ``several_grids``, ``extra_dimension``, ``wrong_scale``).
 
     Returns
     -------
     GeoDataFrame
-        The columns of :func:`eocausal.ingest.sources.scan`. ``item`` is the name of the file and
-        the step, ``step`` -1 without a time axis, and ``size_bytes`` the step's share of the
-        file. ``bands`` are the names of the variables, ``dtype`` the smallest type that holds
-        them all, ``nodata`` their common fill value (NaN where they differ; readers then say
-        which pixels are good), and ``transform`` describes the rows as they are stored. For
-        ``time`` and ``time_end`` see :func:`eocausal.ingest.cf_time.spans_of`.
+        The columns of :func:`eocausal.ingest.sources.scan`. ``item`` is the href and the step
+        unless ``item_pattern`` says more, ``step`` -1 without a time axis, and ``size_bytes``
+        the step's share of the file. ``bands`` are the names of the variables, ``dtype`` the
+        smallest type that holds them all, ``nodata`` their common fill value (NaN where they
+        differ; readers then say which pixels are good), and ``transform`` describes the rows as
+        they are stored. For ``time`` and ``time_end`` see :func:`eocausal.ingest.cf_time.spans_of`.
 
     Warns
     -----
@@ -115,7 +123,7 @@ def scan_grids(
     --------
     >>> scenes = scan_grids("oc_cci/", variables={"chl": "chlor_a"})  # doctest: +SKIP
     """
-    options = _options(variables, select, crs, time)
+    options = _options(variables, select, crs, time, item_pattern)
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
     files = _find(paths)
@@ -139,6 +147,7 @@ def _options(
     select: Mapping[str, int] | None,
     crs: str | None,
     time: str | Sequence[str] | None,
+    item_pattern: str | None,
 ) -> _Options:
     if isinstance(variables, str):
         variables = (variables,)
@@ -169,6 +178,7 @@ def _options(
         crs=parse_crs(crs).to_string() if crs is not None else None,
         spans=tuple(parse_period(t) for t in labels) if time is not None and time != ALL else None,
         same_span=isinstance(time, str),
+        item=_pattern(item_pattern),
         renamed={name: variable for name, variable in pairs if name != variable},
     )
 
@@ -204,18 +214,45 @@ def _rows(path: str, options: _Options) -> list[dict[str, Any]]:
             "size_bytes": _size(path) // len(spans),
             "block": _block(dataset, names, layouts),
         }
-    name = Path(source.href).name if not select else Path(path).name + _said(select)
     return [
         {
             **common,
             "time": span[0] if span else pd.NaT,
             "time_end": span[1] if span else pd.NaT,
-            "item": f"{name}#{step}" if dim is not None else name,
+            "item": _item(source.href, step, options.item, dated=span is not None),
             "step": step if dim is not None else -1,
             "geometry": footprint,
         }
         for step, span in enumerate(spans)
     ]
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    if text is None:
+        return None
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise IngestError(
+            f"item_pattern={text!r} is not a regular expression.",
+            cause=f"{error}.",
+            next_step="Correct it; remember the r before the quotes.",
+        ) from error
+    if "item" not in pattern.groupindex:
+        raise IngestError(
+            f"item_pattern={text!r} has no group named item.",
+            cause="What it finds could not be told apart.",
+            next_step="Write the part that matters as (?P<item>...).",
+        )
+    return pattern
+
+
+def _item(href: str, step: int, pattern: re.Pattern[str] | None, *, dated: bool) -> str:
+    """Name the acquisition; those of one date that share a name are one."""
+    match = pattern.search(Path(GridSource.parse(href).path).name) if pattern is not None else None
+    if match is None:
+        return f"{href}#{step}"
+    return match["item"] if dated else f"{match['item']}#{step}"
 
 
 def _selected(
@@ -277,10 +314,6 @@ def _block(dataset: xr.Dataset, names: Sequence[str], layouts: Sequence[Layout])
         rows = max(rows, int(chunks.get(layout.y, whole)))
         cols = max(cols, int(chunks.get(layout.x, width)))
     return min(rows, height), min(cols, width)
-
-
-def _said(select: Mapping[str, int]) -> str:
-    return "[" + ",".join(f"{d}={i}" for d, i in sorted(select.items())) + "]"
 
 
 def _size(path: str) -> int:

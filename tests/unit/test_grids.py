@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from ingest_helpers import places_at
 
 from eocausal.errors import BandError, CRSError, EmptyInputError, IngestError, SceneError
 from eocausal.ingest import grid_files
 from eocausal.ingest.assets import Asset
+from eocausal.ingest.cube import build_cube
 from eocausal.ingest.grid import SceneGrid, project
 from eocausal.ingest.grids import close_idle, open_grid, scan_grids
 from eocausal.ingest.periods import period_range
+from eocausal.ingest.resample import Nearest
 from eocausal.ingest.sources import SCENE_COLUMNS
 from eocausal.ingest.times import parse_period
 from eocausal.provenance import FailureLedger
@@ -233,7 +236,6 @@ def test_level_3_mapped_file(tmp_path):
     scenes = scan_grids(path)
     row = scenes.iloc[0]
     assert (len(scenes), row["step"], row["bands"]) == (1, -1, ("chlor_a", "sst"))
-    assert row["item"] == path.name
     assert row["transform"] == (10.0, 0.0, -180.0, 0.0, -10.0, 90.0)
     assert row["time"] == pd.Timestamp("2015-06-01")
     assert row["time_end"] == parse_period("2015-06")[1]
@@ -571,6 +573,28 @@ def test_a_bad_file_among_good_ones_is_left_out_and_named(tmp_path):
     }  # fmt: skip
 
 
+def test_a_file_for_each_variable_makes_one_acquisition(tmp_path):
+    chl, sst = field(3, seed=1), field(3, seed=2).rename(chl="sst")
+    write(chl, tmp_path / "A2015.CHL.nc", "nc4")
+    write(sst.isel(time=[1, 2]), tmp_path / "A2015.SST.nc", "nc4")
+    apart = scan_grids(tmp_path)
+    assert apart["item"].is_unique
+    scenes = scan_grids(tmp_path, item_pattern=r"(?P<item>A\d+)\.")
+    assert set(scenes["item"]) == {"A2015"}
+    cube = build_cube(
+        places_at((LON[4], LAT[4]), (LON[7], LAT[2])), scenes, bands=["chl", "sst"],
+        resolution=1000.0, size=1, periods=["2015-02", "2015-03"], out=tmp_path / "cube.zarr",
+        resampling=Nearest(), max_failed=1.0,
+    )  # fmt: skip
+    both = np.stack([chl["chl"].values, sst["sst"].values])[:, 1:]
+    truth = [both[:, :, row, col].T for row, col in ((4, 4), (2, 7))]
+    np.testing.assert_allclose(cube["image"].values[..., 0, 0], truth, atol=1e-5)
+    with pytest.raises(IngestError, match="no group"):
+        scan_grids(tmp_path, item_pattern="A")
+    with pytest.raises(IngestError, match="regular expression"):
+        scan_grids(tmp_path, item_pattern="(")
+
+
 def test_arguments_that_are_wrong(tmp_path):
     path = write(field(1), tmp_path / "a.nc", "nc4")
     with pytest.raises(BandError, match="chl"):
@@ -730,3 +754,30 @@ def test_nothing_is_warned_of(tmp_path):
             values_of(assets(scenes)[0])
         close_idle()
         gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat"),
+    [
+        (np.arange(12) * 0.25 + 200.125, LAT[::-1]),
+        ((np.arange(12) * 0.25 + 178.625 + 180) % 360 - 180, LAT),
+    ],
+    ids=["0..360, south-up", "across 180"],
+)
+def test_a_cube_of_a_gridded_file_holds_its_values(tmp_path, lon, lat):
+    """From the file to the chips, against the nearest pixel that xarray finds."""
+    dataset = field(3, lon, lat, seed=4)
+    deep = dataset["chl"].expand_dims(depth=2).transpose("time", "depth", "lat", "lon").copy()
+    deep[:, 0] = 1.0
+    path = write(dataset.assign(chl=deep), tmp_path / "a.nc", "nc4", (2, 1, 4, 5), chl=PACKED)
+    scenes = scan_grids(path, variables={"pigment": "chl"}, select={"depth": 1})
+    turned = (lon + 180) % 360 - 180
+    points = [(turned[2], lat[3]), (turned[6], lat[6]), (turned[9], lat[2])]
+    cube = build_cube(
+        places_at(*points), scenes, bands=["pigment"], resolution=1000.0, size=1,
+        periods=period_range("2015-01", "2015-03"), out=tmp_path / "cube.zarr",
+        resampling=Nearest(), max_failed=1.0,
+    )  # fmt: skip
+    truth = np.stack([dataset["chl"].values[:, r, c] for r, c in ((3, 2), (6, 6), (2, 9))])
+    np.testing.assert_allclose(cube["image"].values[:, :, 0, 0, 0], truth, atol=2e-3)
+    assert np.isnan(truth).any()
