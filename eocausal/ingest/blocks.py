@@ -8,7 +8,6 @@ the future goes first, which no other rule can better (Belady 1966, IBM Systems 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -28,17 +27,36 @@ _NEVER: Final = 2**62
 class Block:
     """Pixels of one unit of one asset: shape (band, height, width), and where they are known.
 
-    ``broken`` lists rows, columns and message of the stored blocks that could not be read.
+    ``broken`` lists rows, columns and message of the stored blocks that could not be read;
+    ``corner`` is the row and column of the unit at which the pixels begin.
     """
 
     values: NDArray[Any]
     known: NDArray[np.bool_] | None
     broken: tuple[tuple[slice, slice, str], ...] = ()
+    corner: tuple[int, int] = (0, 0)
 
     @property
     def nbytes(self) -> int:
         """Memory it takes."""
         return self.values.nbytes + (0 if self.known is None else self.known.nbytes)
+
+    def holds(self, box: tuple[int, int, int, int]) -> bool:
+        """Whether rows and columns (first row, first column, last row, last column) are in it."""
+        row, col = self.corner
+        high, wide = self.values.shape[1:]
+        return row <= box[0] and col <= box[1] and box[2] <= row + high and box[3] <= col + wide
+
+    def cut(self, box: tuple[int, int, int, int]) -> Block:
+        """Keep the box alone, if that is at most half of it and none of it is broken."""
+        high, wide = self.values.shape[1:]
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        if 2 * area > high * wide or self.broken or not self.holds(box):
+            return self
+        rows = slice(box[0] - self.corner[0], box[2] - self.corner[0])
+        cols = slice(box[1] - self.corner[1], box[3] - self.corner[1])
+        known = None if self.known is None else self.known[:, rows, cols].copy()
+        return Block(self.values[:, rows, cols].copy(), known, (), (box[0], box[1]))
 
 
 def units_of(
@@ -76,41 +94,52 @@ def units_of(
 
 @dataclass(slots=True)
 class _Kept:
-    """What is in memory of one unit, and the batches that still need it."""
+    """What is in memory of one unit, and the part of it that each batch still needs."""
 
     blocks: dict[int, Block] = field(default_factory=dict)
-    batches: deque[int] = field(default_factory=deque)
+    boxes: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
     @property
     def next_use(self) -> int:
-        return self.batches[0] if self.batches else _NEVER
+        return next(iter(self.boxes), _NEVER)
+
+    def needed(self) -> tuple[int, int, int, int]:
+        """Rows and columns (first, last) that are needed again."""
+        rows, cols, last_rows, last_cols = zip(*self.boxes.values(), strict=True)
+        return min(rows), min(cols), max(last_rows), max(last_cols)
 
 
 class BlockCache:
     """Blocks shared by the threads of one process.
 
+    A block whose remaining uses lie within half of it is cut down to that part: of a block that a
+    sweep has passed, only the edge that later chips straddle stays in memory.
+
     Parameters
     ----------
     budget
         Bytes of pixels to keep.
-    keys, batches
-        Every unit needed, shape (m, 3), and the number of the batch that needs it, shape (m,).
+    uses
+        Every use planned: class, unit row, unit column, batch, and the rows and columns (first
+        row, first column, last row, last column, exclusive) within the unit; shape (m, 8).
     """
 
-    def __init__(self, budget: int, keys: NDArray[np.int64], batches: NDArray[np.int64]) -> None:
+    def __init__(self, budget: int, uses: NDArray[np.int64]) -> None:
         self._budget = budget
         self._lock = threading.Lock()
         self._units: dict[Key, _Kept] = {}
         self._making: dict[tuple[Key, int], Future[Block]] = {}
         self._held = 0
-        order = np.lexsort((batches, *keys.T[::-1]))
-        for (a, b, c), batch in zip(keys[order].tolist(), batches[order].tolist(), strict=True):
-            uses = self._units.setdefault((a, b, c), _Kept()).batches
-            if not uses or uses[-1] != batch:
-                uses.append(batch)
+        for a, b, c, batch, *box in uses[np.argsort(uses[:, 3], kind="stable")].tolist():
+            boxes = self._units.setdefault((a, b, c), _Kept()).boxes
+            old = boxes.get(batch, box)
+            boxes[batch] = (min(old[0], box[0]), min(old[1], box[1]),
+                            max(old[2], box[2]), max(old[3], box[3]))  # fmt: skip
 
-    def get(self, key: Key, asset: int, make: Callable[[], Block]) -> Block:
-        """Return a block; ``make`` decodes it where no thread has done so yet.
+    def get(
+        self, key: Key, asset: int, box: tuple[int, int, int, int], make: Callable[[], Block]
+    ) -> Block:
+        """Return a block that holds ``box``; ``make`` decodes it where no thread has it.
 
         Raises
         ------
@@ -119,8 +148,9 @@ class BlockCache:
         """
         with self._lock:
             unit = self._units.setdefault(key, _Kept())
-            if asset in unit.blocks:
-                return unit.blocks[asset]
+            held = unit.blocks.get(asset)
+            if held is not None and held.holds(box):
+                return held
             waiting = self._making.get((key, asset))
             if waiting is None:
                 mine: Future[Block] = Future()
@@ -136,10 +166,8 @@ class BlockCache:
             raise
         with self._lock:
             del self._making[key, asset]
-            if unit.batches:
-                unit.blocks[asset] = block
-                self._held += block.nbytes
-                self._shrink()
+            if unit.boxes:
+                self._keep(unit, asset, block)
         mine.set_result(block)
         return block
 
@@ -150,19 +178,26 @@ class BlockCache:
                 unit = self._units.get(key)
                 if unit is None:
                     continue
-                if batch in unit.batches:
-                    unit.batches.remove(batch)
-                if not unit.batches:
-                    self._drop(unit)
+                unit.boxes.pop(batch, None)
+                if not unit.boxes:
+                    self._held -= sum(b.nbytes for b in unit.blocks.values())
                     del self._units[key]
+                elif unit.blocks:
+                    self._cut(unit)
 
-    def _drop(self, unit: _Kept) -> None:
-        self._held -= sum(b.nbytes for b in unit.blocks.values())
-        unit.blocks.clear()
-
-    def _shrink(self) -> None:
+    def _keep(self, unit: _Kept, asset: int, block: Block) -> None:
+        before = unit.blocks.pop(asset, None)
+        self._held += block.nbytes - (0 if before is None else before.nbytes)
+        unit.blocks[asset] = block
         while self._held > self._budget:
-            full = [u for u in self._units.values() if u.blocks]
-            farthest = max(full, key=lambda u: u.next_use)
-            _, block = farthest.blocks.popitem()
-            self._held -= block.nbytes
+            farthest = max((u for u in self._units.values() if u.blocks), key=lambda u: u.next_use)
+            _, dropped = farthest.blocks.popitem()
+            self._held -= dropped.nbytes
+
+    def _cut(self, unit: _Kept) -> None:
+        box = unit.needed()
+        for asset, block in unit.blocks.items():
+            smaller = block.cut(box)
+            if smaller is not block:
+                unit.blocks[asset] = smaller
+                self._held += smaller.nbytes - block.nbytes

@@ -269,6 +269,7 @@ def _groups(bundle: Bundle, windows: list[tuple[int, Piece]]) -> Iterator[Bundle
 
 
 _Feed = tuple[int, tuple[slice, slice], tuple[slice, slice]]
+"""Window, and the rows and columns it takes from a unit and to itself."""
 
 
 def _feeds(windows: list[tuple[int, Piece]], one: GridClass) -> dict[tuple[int, int], list[_Feed]]:
@@ -307,9 +308,10 @@ def _read(
         for chip, p in windows
     ]
     for (i, j), wanted in feeds.items():
+        box = _around(wanted)
         for number, bands, span in bundle.assets:
             try:
-                block = _block(source, one, number, bands, (one, i, j), cache, pool)
+                block = _block(source, number, bands, (one, i, j), box, cache, pool)
             except OSError as error:
                 for place, _, here in wanted:
                     window = stacks[place]
@@ -317,16 +319,29 @@ def _read(
                     _known(window)[(span, *here)] = False
                     window.raw[(span, *here)] = 0
                 continue
+            row, col = block.corner
             for place, there, here in wanted:
                 window = stacks[place]
-                window.raw[(span, *here)] = block.values[(slice(None), *there)]
+                rows, cols = there
+                rows = slice(rows.start - row, rows.stop - row)
+                cols = slice(cols.start - col, cols.stop - col)
+                window.raw[(span, *here)] = block.values[:, rows, cols]
                 if block.known is not None:
-                    _known(window)[(span, *here)] &= block.known[(slice(None), *there)]
+                    _known(window)[(span, *here)] &= block.known[:, rows, cols]
                 for *place_of, text in block.broken:
                     if all(a.start < b.stop and b.start < a.stop
                            for a, b in zip(place_of, there, strict=True)):  # fmt: skip
                         chips[window.chip].errors[int(bundle.look[span.start])] = text
     return stacks
+
+
+def _around(wanted: list[_Feed]) -> Box:
+    """First row, first column, last row and last column of all that is taken from a unit."""
+    rows, cols = [f[1][0] for f in wanted], [f[1][1] for f in wanted]
+    return (
+        min(r.start for r in rows), min(c.start for c in cols),
+        max(r.stop for r in rows), max(c.stop for c in cols),
+    )  # fmt: skip
 
 
 def _known(window: _Window) -> NDArray[np.bool_]:
@@ -337,22 +352,20 @@ def _known(window: _Window) -> NDArray[np.bool_]:
 
 def _block(
     source: Source,
-    one: int,
     number: int,
     bands: tuple[int, ...],
     key: Key,
+    needed: Box,
     cache: BlockCache,
     pool: ReaderPool,
 ) -> Block:
-    asset, (height, width) = source.assets[number], source.classes[one].unit
+    asset, (height, width) = source.assets[number], source.classes[key[0]].unit
     top, left = key[1] * height, key[2] * width
     box = (left, top, min(width, asset.grid.width - left), min(height, asset.grid.height - top))
-    return cache.get(key, number, lambda: _decode(number, asset, bands, box, pool))
+    return cache.get(key, number, needed, lambda: _decode(number, asset, bands, box, pool))
 
 
-def _decode(
-    number: int, asset: Asset, bands: tuple[int, ...], box: Box, pool: ReaderPool
-) -> Block:
+def _decode(number: int, asset: Asset, bands: tuple[int, ...], box: Box, pool: ReaderPool) -> Block:
     """Read a unit at once; where that fails, its stored blocks one by one.
 
     Raises

@@ -2,8 +2,8 @@
 
 The Earth (or, where one grid holds nearly all chips, that grid) is cut into strips a few blocks
 high, and a strip is walked cell by cell, each cell about one block, down one column and up the
-next. The blocks needed again later are then those of about one column, which fit in memory; a
-Hilbert curve would come back to the border of each quadrant long after.
+next. What is needed again later is then one edge of the blocks of about one column, which fits in
+memory; a Hilbert curve would come back to the border of each quadrant long after.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = ["along_strips"]
 
 FloatArray = NDArray[np.float64]
 _STRIP_BYTES: Final = 320 * 2**20
+_WHOLE: Final = 4
 _METRES_PER_DEGREE: Final = 111_195.0
 
 
@@ -54,7 +55,9 @@ def along_strips(
     if not len(pairs.chip):
         return np.arange(len(chips))
     column, row, unit_bytes = _cells(chips, pairs, classes, heavy)
-    height = max(1, int(_STRIP_BYTES / max(unit_bytes, 1.0)) - 1)
+    wide = np.array([c.unit[1] for c in classes], dtype=float)[pairs.grid]
+    edge = float(np.clip((pairs.box[:, 2] - pairs.box[:, 0]) / wide, 0.02, 1.0).mean())
+    height = max(1, int((_STRIP_BYTES / max(unit_bytes, 1.0) - _WHOLE) / edge))
     cell_x, cell_y = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
     strip = cell_y // height
     along = np.where(strip % 2 == 0, cell_x, -cell_x)

@@ -107,7 +107,6 @@ class ReaderPool:
         self._sign = sign
         self._open: OrderedDict[int, Reader] = OrderedDict()
         self._broken: dict[int, str] = {}
-        self.reads = 0
         self.bytes_read = 0
 
     def read(
@@ -124,7 +123,6 @@ class ReaderPool:
             values, known = self._reader(number, asset).read(bands, box)
         except (RasterioError, OSError, ValueError) as error:
             raise OSError(reason_of(error)) from error
-        self.reads += 1
         self.bytes_read += values.nbytes
         return values, known
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final
 
 import google_crc32c
 import numpy as np
@@ -51,35 +50,37 @@ class ShardWriter:
         self._codec = Blosc(cname=_NAME, clevel=_LEVEL, shuffle=Blosc.BITSHUFFLE)
         self._next = 0
         self._at = 0
+        self._file: BinaryIO | None = None
 
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("wb")
-        return self
+    def encode(self, pixels: NDArray[Any]) -> bytes:
+        """Compress a chunk; any thread may do it."""
+        return bytes(self._codec.encode(np.ascontiguousarray(pixels)))
 
-    def add(self, pixels: NDArray[Any] | None) -> None:
+    def add(self, encoded: bytes | None) -> None:
         """Write the next chunk; None leaves it empty."""
-        if pixels is not None:
-            encoded = self._codec.encode(np.ascontiguousarray(pixels))
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("wb")
+        if encoded is not None:
             self._file.write(encoded)
             self._index[self._next] = self._at, len(encoded)
             self._at += len(encoded)
         self._next += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                index = self._index.tobytes()
-                self._file.write(index)
-                self._file.write(np.uint32(google_crc32c.value(index)).tobytes())
+    def close(self) -> None:
+        """Write where the chunks are, and give the file its name."""
+        if self._file is None:
+            return
+        index = self._index.tobytes()
+        self._file.write(index)
+        self._file.write(np.uint32(google_crc32c.value(index)).tobytes())
+        self._file.close()
+        self._file = None
+        os.replace(self._temporary, self._path)
+
+    def drop(self) -> None:
+        """Remove what was written of a shard that is not closed."""
+        if self._file is not None:
             self._file.close()
-            if kind is None:
-                os.replace(self._temporary, self._path)
-        finally:
-            self._file.close()
+            self._file = None
             self._temporary.unlink(missing_ok=True)

@@ -51,7 +51,6 @@ class ShardResult:
     used: list[list[str]] = field(default_factory=list)
     failed: list[tuple[int, int, str]] = field(default_factory=list)
     bytes_read: int = 0
-    blocks_read: int = 0
 
 
 def open_cube(path: str | Path) -> xr.Dataset:

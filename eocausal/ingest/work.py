@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -29,6 +29,7 @@ __all__ = ["ShardTask", "ShardWork", "cut_work", "shard_tasks"]
 
 _BATCH_BYTES: Final = 32 * 2**20
 _MOST_CHIPS: Final = 64
+_GDAL_CACHE: Final = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +68,45 @@ class ShardWork:
         """
         starts = np.cumsum([0, *(t.stop - t.start for t in self.tasks)])
         left = [k for k, t in enumerate(self.tasks) if not self.parts.marker(t.number).exists()]
-        if not left:
-            return int(starts[-1])
         batches = list(self._batches(left, starts))
-        keys, numbers, own = self._uses(batches)
-        cache = BlockCache(self.memory, keys, numbers)
-        queue = iter([(k, [b for b in batches if b[0] == k]) for k in left])
-        lock, stop = threading.Lock(), threading.Event()
+        uses = self._uses(batches)
+        cache = BlockCache(self.memory, uses)
+        own: dict[int, list[Key]] = {}
+        for a, b, c, number, *_ in uses.tolist():
+            own.setdefault(number, []).append((a, b, c))
+        sizes = Counter(k for k, _, _ in batches)
+        first = {k: number for k, number, _ in reversed(batches)}
+        shards = {k: _Shard(self, self.tasks[k], sizes[k], first[k]) for k in left}
+        queue, lock, stop = iter(batches), threading.Lock(), threading.Event()
 
         def worker() -> None:
-            with rasterio.Env(GDAL_CACHEMAX=32 * 2**20):
+            with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
                 pool = ReaderPool(self.sign)
                 try:
                     while not stop.is_set():
                         with lock:
-                            shard = next(queue, None)
-                        if shard is None:
+                            k, number, rows = next(queue, (-1, -1, starts))
+                        if k < 0:
                             return
-                        self._shard(*shard, own, cache, pool, stop)
+                        before = pool.bytes_read
+                        batch = self._batch(number, rows)
+                        made = [
+                            (shards[k].encode(m), m)
+                            for m in gather_batch(self.source, batch, cache, pool)
+                        ]
+                        shards[k].take(number, made, pool.bytes_read - before)
+                        cache.done(number, own.get(number, ()))
                 except BaseException:
                     stop.set()
                     raise
                 finally:
                     pool.close()
 
-        workers = max(1, min(self.threads, len(left)))
-        if workers == 1:
-            worker()
-        else:
-            with ThreadPoolExecutor(workers) as threads:
-                futures = [threads.submit(worker) for _ in range(workers)]
-                try:
-                    for future in futures:
-                        future.result()
-                except BaseException:
-                    stop.set()
-                    raise
+        try:
+            _in_threads(worker, max(1, min(self.threads, len(batches))), stop)
+        finally:
+            for shard in shards.values():
+                shard.drop()
         return int(starts[-1])
 
     def _batches(
@@ -132,10 +136,8 @@ class ShardWork:
         bytes_of = layers * (4.0 * np.minimum(area, 16.0 * size) + 6.0 * size)
         return 1.0 + np.bincount(self.pairs.chip, weights=bytes_of, minlength=len(self.chips))
 
-    def _uses(
-        self, batches: list[tuple[int, int, NDArray[np.intp]]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, list[Key]]]:
-        """Which batch needs which unit: as arrays, and by batch."""
+    def _uses(self, batches: list[tuple[int, int, NDArray[np.intp]]]) -> NDArray[np.int64]:
+        """List which batch needs which part of which unit; see :class:`BlockCache`."""
         batch_of = np.full(len(self.chips), -1, dtype=np.int64)
         for _, number, rows in batches:
             batch_of[rows] = number
@@ -143,52 +145,91 @@ class ShardWork:
         unit = np.ones((most, 2), dtype=np.int64)
         for k, one in self.source.classes.items():
             unit[k] = one.unit
-        which, keys = units_of(self.pairs.grid, self.pairs.box, unit)
-        numbers = batch_of[self.pairs.chip[which]]
-        both = np.unique(np.column_stack([numbers, keys])[numbers >= 0], axis=0)
-        own: dict[int, list[Key]] = {}
-        for n, a, b, c in both.tolist():
-            own.setdefault(n, []).append((a, b, c))
-        return both[:, 1:], both[:, 0], own
-
-    def _shard(
-        self,
-        k: int,
-        batches: list[tuple[int, int, NDArray[np.intp]]],
-        own: dict[int, list[Key]],
-        cache: BlockCache,
-        pool: ReaderPool,
-        stop: threading.Event,
-    ) -> None:
-        task = self.tasks[k]
-        result = ShardResult()
-        used: list[set[str]] = [set() for _ in self.source.members]
-        path = self.parts.store / "image" / "c" / str(task.start // self.length)
-        path = path / str(task.chunk) / "0" / "0" / "0"
-        before = pool.reads, pool.bytes_read
-        place = itertools.count(task.start)
-        with ShardWriter(path, self.length) as shard:
-            for _, number, rows in batches:
-                if stop.is_set():
-                    raise InterruptedError("another shard failed")
-                for made in gather_batch(self.source, self._batch(number, rows), cache, pool):
-                    shard.add(made.stored if any(made.valid) else None)
-                    _record(result, used, made, next(place))
-                cache.done(number, own.get(number, ()))
-        result.used = [sorted(dates) for dates in used]
-        result.blocks_read, result.bytes_read = pool.reads - before[0], pool.bytes_read - before[1]
-        marker = self.parts.marker(task.number)
-        temporary = marker.with_name(f"{marker.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(result)), encoding="utf-8")
-        os.replace(temporary, marker)
-        if self.done is not None:
-            self.done(task, result)
+        pairs = self.pairs.keep(batch_of[self.pairs.chip] >= 0)
+        which, keys = units_of(pairs.grid, pairs.box, unit)
+        high, wide = unit[keys[:, 0]].T
+        box, zero = pairs.box[which], np.zeros(len(which), dtype=np.int64)
+        top, left = keys[:, 1] * high, keys[:, 2] * wide
+        part = np.column_stack([
+            np.maximum(box[:, 1] - top, zero), np.maximum(box[:, 0] - left, zero),
+            np.minimum(box[:, 3] - top, high), np.minimum(box[:, 2] - left, wide),
+        ])  # fmt: skip
+        numbers = batch_of[pairs.chip[which]]
+        order = np.lexsort((*keys.T[::-1], numbers))
+        head = np.column_stack([keys, numbers])[order]
+        if not len(head):
+            return np.empty((0, 8), dtype=np.int64)
+        first = np.flatnonzero(np.r_[True, (np.diff(head, axis=0) != 0).any(axis=1)])
+        low = np.minimum.reduceat(part[order, :2], first)
+        top_of = np.maximum.reduceat(part[order, 2:], first)
+        return np.hstack([head[first], low, top_of])
 
     def _batch(self, number: int, rows: NDArray[np.intp]) -> Batch:
         low, high = np.searchsorted(self.pairs.chip, [rows[0], rows[-1] + 1])
         chip, grid = self.pairs.chip[low:high] - rows[0], self.pairs.grid[low:high]
         touching = {int(g): chip[grid == g] for g in np.unique(grid)}
         return Batch(number, self.chips.take(rows), touching)
+
+
+class _Shard:
+    """One shard while threads make its batches, which are written in their order."""
+
+    def __init__(self, work: ShardWork, task: ShardTask, batches: int, first: int) -> None:
+        path = work.parts.store / "image" / "c" / str(task.start // work.length)
+        self._writer = ShardWriter(path / str(task.chunk) / "0" / "0" / "0", work.length)
+        self._work, self._task = work, task
+        self._left = batches
+        self._next = first
+        self._place = task.start
+        self._waiting: dict[int, list[tuple[bytes | None, Made]]] = {}
+        self._lock = threading.Lock()
+        self._result = ShardResult()
+        self._used: list[set[str]] = [set() for _ in work.source.members]
+
+    def encode(self, made: Made) -> bytes | None:
+        """Compress one chip; None if it has no valid pixel."""
+        return self._writer.encode(made.stored) if any(made.valid) else None
+
+    def take(self, number: int, made: list[tuple[bytes | None, Made]], bytes_read: int) -> None:
+        """Take the chips of a batch, and write what has come in order."""
+        with self._lock:
+            self._waiting[number] = made
+            self._result.bytes_read += bytes_read
+            while self._next in self._waiting:
+                for encoded, chip in self._waiting.pop(self._next):
+                    self._writer.add(encoded)
+                    _record(self._result, self._used, chip, self._place)
+                    self._place += 1
+                self._next += 1
+                self._left -= 1
+            if self._left:
+                return
+            self._writer.close()
+            self._result.used = [sorted(dates) for dates in self._used]
+            marker = self._work.parts.marker(self._task.number)
+            temporary = marker.with_name(f"{marker.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(asdict(self._result)), encoding="utf-8")
+            os.replace(temporary, marker)
+        if self._work.done is not None:
+            self._work.done(self._task, self._result)
+
+    def drop(self) -> None:
+        """Leave nothing of a shard that is not whole."""
+        self._writer.drop()
+
+
+def _in_threads(worker: Callable[[], None], count: int, stop: threading.Event) -> None:
+    if count == 1:
+        worker()
+        return
+    with ThreadPoolExecutor(count) as threads:
+        futures = [threads.submit(worker) for _ in range(count)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _record(result: ShardResult, used: list[set[str]], made: Made, chip: int) -> None:
