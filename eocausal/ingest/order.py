@@ -1,9 +1,10 @@
-"""The order of chips in a store: along strips, to and fro, so that blocks are needed once.
+"""The order of chips in a store: along strips, so that blocks are needed once.
 
-The Earth (or, where one grid holds nearly all chips, that grid) is cut into strips a few blocks
-high, and a strip is walked cell by cell, each cell about one block, down one column and up the
-next. What is needed again later is then one edge of the blocks of about one column, which fits in
-memory; a Hilbert curve would come back to the border of each quadrant long after.
+The Earth (or, where one grid holds nearly all chips, that grid) is cut into strips some blocks
+high, and a strip is walked cell by cell, each cell about one block: down a column, then down the
+next. A chip that lies on several blocks comes with the last of them. So what is needed again
+later is but the right edge of the blocks of one column, which fits in memory; a Hilbert curve
+would come back to the border of each quadrant long after.
 """
 
 from __future__ import annotations
@@ -59,26 +60,25 @@ def along_strips(
     edge = float(np.clip((pairs.box[:, 2] - pairs.box[:, 0]) / wide, 0.02, 1.0).mean())
     height = max(1, int((_STRIP_BYTES / max(unit_bytes, 1.0) - _WHOLE) / edge))
     cell_x, cell_y = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
-    strip = cell_y // height
-    along = np.where(strip % 2 == 0, cell_x, -cell_x)
-    within = np.where(cell_x % 2 == 0, cell_y, -cell_y)
-    return np.lexsort((np.arange(len(chips)), column, within, along, strip))
+    return np.lexsort((np.arange(len(chips)), column, cell_y, cell_x, cell_y // height))
 
 
 def _cells(
     chips: ChipGrids, pairs: Touches, classes: Sequence[GridClass], heavy: NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Column and row of each chip in units of blocks, and the bytes of such a unit."""
+    """Right and bottom end of each chip in units of blocks, and the bytes of such a unit."""
     counts = np.bincount(pairs.grid, minlength=len(classes))
     main = int(np.argmax(counts))
-    middle = np.array(chips.size / 2)
-    x, y = (v.ravel() for v in chips.points(middle, middle))
     area = np.array([c.unit[0] * c.unit[1] for c in classes], dtype=float)
     if counts[main] >= 0.9 * len(chips):
-        grid, unit = classes[main].grid, classes[main].unit
-        cols, rows = grid.pixels(*chips.project(x, y, grid.crs))
-        column, row = np.nan_to_num(cols / unit[1]), np.nan_to_num(rows / unit[0])
+        unit = classes[main].unit
+        column, row = np.zeros(len(chips)), np.zeros(len(chips))
+        on = pairs.grid == main
+        column[pairs.chip[on]] = (pairs.box[on, 2] - 1) / unit[1]
+        row[pairs.chip[on]] = (pairs.box[on, 3] - 1) / unit[0]
     else:
+        corner = np.array(float(chips.size))
+        x, y = (v.ravel() for v in chips.points(corner, corner))
         lon, lat = chips.project(x, y, WGS84)
         side = float(np.median([_unit_metres(c) for c in classes])) / _METRES_PER_DEGREE
         column, row = np.nan_to_num(lon) / side, -np.nan_to_num(lat) / side
