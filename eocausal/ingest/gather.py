@@ -225,7 +225,9 @@ def _gather_class(
         return
     rows = batch.touching[one]
     masks = source.recipe.masks
-    margin = max((m.reach for m in masks), default=0)
+    n_inputs = len(source.recipe.inputs)
+    targets = {t for b in bundles for t in np.unique(b.target).tolist()}
+    margin = max((masks[t - n_inputs].reach for t in targets if t >= n_inputs), default=0)
     short = all(b.dtype.name in _PLAIN for b in bundles)
     grid = source.classes[one].grid
     placed = place_chips(
@@ -236,7 +238,6 @@ def _gather_class(
     if not windows:
         return
     feeds = _feeds(windows, source.classes[one])
-    n_inputs = len(source.recipe.inputs)
     clear: dict[tuple[int, int], NDArray[np.bool_]] = {}
     ordered = sorted(bundles, key=lambda b: int(b.target.max()) < n_inputs)
     for bundle in ordered:
@@ -463,7 +464,7 @@ def _store(
     else:
         sampled, known = _sample(window.raw, valid, piece)
         values = np.empty((sampled.shape[1], size, size), packing.dtype)
-        np.rint(sampled, out=sampled)
+        packing.spare(sampled)
         values[...] = sampled.T.reshape(values.shape)
         rows, cols = slice(None), slice(None)
         valid = None if known is None else known.T.reshape(values.shape)
@@ -510,8 +511,8 @@ def _clear(
         there = chip.clear[chip.looks.index(look), which]
         piece = window.piece
         if piece.corner is not None:
-            col, row = piece.corner
-            there[row : row + good.shape[0], col : col + good.shape[1]] |= good
+            inner, outer = piece.overlap(size)
+            there[outer] |= good[inner]
         elif piece.pixels is None:
             there |= good.ravel()[piece.centre].reshape(size, size)
         else:
@@ -546,9 +547,10 @@ def _values(
                 valid[k] &= clear[place, look]
     piece = window.piece
     if piece.corner is not None:
-        values = raw.astype(np.float64)
+        rows, cols = piece.overlap(size)[0]
+        values = raw[:, rows, cols].astype(np.float64)
         if valid is not None:
-            values[~valid] = np.nan
+            values[~valid[:, rows, cols]] = np.nan
     else:
         sampled, known = _sample(raw, valid, piece)
         values = np.ascontiguousarray(sampled.T, dtype=np.float64)
@@ -566,8 +568,7 @@ def _values(
 def _put(there: NDArray[np.float32], values: NDArray[np.float64], piece: Piece) -> None:
     """Write where nothing is written yet."""
     if piece.corner is not None:
-        col, row = piece.corner
-        there = there[row : row + values.shape[0], col : col + values.shape[1]]
+        there = there[piece.overlap(len(there))[1]]
     elif piece.pixels is not None:
         flat = there.reshape(-1)
         before = flat[piece.pixels]

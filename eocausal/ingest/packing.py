@@ -44,8 +44,21 @@ class Packing:
             values = (values.astype(np.float64) - self.offset) / self.scale
         missing = np.isnan(values)
         info = np.iinfo(self.dtype)
-        stored = np.clip(np.rint(np.where(missing, 0.0, values)), info.min, info.max)
-        return np.where(missing, self.fill, stored).astype(self.dtype)
+        values = np.where(missing, 0.0, values)
+        self.spare(values)
+        return np.where(missing, self.fill, np.clip(values, info.min, info.max)).astype(self.dtype)
+
+    def spare(self, values: NDArray[np.floating[Any]]) -> None:
+        """Round in place to numbers other than ``fill``, which would mean a missing pixel.
+
+        No valid pixel of a scene holds it, but a value between two may be nearest to it; then the
+        next number on its other side is taken.
+        """
+        info = np.iinfo(self.dtype)
+        if info.min < self.fill < info.max:
+            beside = np.abs(values - self.fill) <= 0.5
+            values[beside] = self.fill + np.where(values[beside] < self.fill, -1.0, 1.0)
+        np.rint(values, out=values)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -71,7 +84,7 @@ def choose_packing(
     """Keep the scenes' own numbers where all hold whole numbers of one type, scale and nodata.
 
     The arrays are those of :class:`~eocausal.ingest.spec.Layers`. Interpolated values and medians
-    are rounded to the nearest stored number, which is the scenes' own precision. Where a type has
+    are rounded to the nearest stored number that is not nodata. Where a type has
     no number left to stand for a missing pixel it is made wider (bytes), or float32 is taken.
     """
     if recipe.indices or recipe.count_band is not None:

@@ -41,7 +41,7 @@ class Piece:
         Positions of the chip's pixels, counted along its rows; None for all of them.
     corner
         Where chip pixels are source pixels: column and row of the chip at which the window's
-        first pixel goes.
+        first pixel goes; negative where a margin reaches beyond the chip.
     weights
         Else: sparse matrix (pixels, window); None where ``corner`` is given.
     centre
@@ -53,6 +53,15 @@ class Piece:
     corner: tuple[int, int] | None = None
     weights: sparse.csr_array | None = None
     centre: NDArray[np.int64] | None = None
+
+    def overlap(self, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Rows and columns shared by an aligned window and its chip: in the one, in the other."""
+        assert self.corner is not None
+        col, row = self.corner
+        low_col, high_col = max(col, 0), min(col + self.box[2], size)
+        low_row, high_row = max(row, 0), min(row + self.box[3], size)
+        there = slice(low_row - row, high_row - row), slice(low_col - col, high_col - col)
+        return there, (slice(low_row, high_row), slice(low_col, high_col))
 
 
 def place_chips(
@@ -81,7 +90,7 @@ def place_chips(
     shift, aligned = scene.shifts(chips, method.snap)
     pieces: list[list[Piece]] = [[] for _ in range(len(chips))]
     for k in np.flatnonzero(aligned):
-        pieces[k] = _aligned(shift[k], chips.size, scene)
+        pieces[k] = _aligned(shift[k], chips.size, scene, margin)
     rest = np.flatnonzero(~aligned)
     if not rest.size:
         return pieces
@@ -93,12 +102,13 @@ def place_chips(
     return pieces
 
 
-def _aligned(shift: FloatArray, size: int, scene: SceneGrid) -> list[Piece]:
+def _aligned(shift: FloatArray, size: int, scene: SceneGrid, margin: int) -> list[Piece]:
     left, top = int(shift[0]), int(shift[1])
-    low_col, low_row = max(left, 0), max(top, 0)
-    high_col, high_row = min(left + size, scene.width), min(top + size, scene.height)
-    if high_col <= low_col or high_row <= low_row:
+    if not (-size < left < scene.width and -size < top < scene.height):
         return []
+    low_col, low_row = max(left - margin, 0), max(top - margin, 0)
+    high_col = min(left + size + margin, scene.width)
+    high_row = min(top + size + margin, scene.height)
     box = (low_col, low_row, high_col - low_col, high_row - low_row)
     return [Piece(box, corner=(low_col - left, low_row - top))]
 

@@ -55,6 +55,7 @@ class ShardWork:
     pairs: Touches
     source: Source
     length: int
+    chunk: int
     memory: int
     threads: int
     sign: Sign | None = None
@@ -188,7 +189,13 @@ class _Shard:
 
     def encode(self, made: Made) -> bytes | None:
         """Compress one chip; None if it has no valid pixel."""
-        return self._writer.encode(made.stored) if any(made.valid) else None
+        if not any(made.looks):
+            return None
+        stored, short = made.stored, self._work.chunk - len(made.stored)
+        if short:
+            fill = self._work.source.packing.fill
+            stored = np.pad(stored, ((0, short), *[(0, 0)] * 3), constant_values=fill)
+        return self._writer.encode(stored)
 
     def take(self, number: int, made: list[tuple[bytes | None, Made]], bytes_read: int) -> None:
         """Take the chips of a batch, and write what has come in order."""
@@ -278,7 +285,7 @@ def cut_work(
             pairs = pairs.keep(np.isin(pairs.grid, list(source.bundles)))
             work.append(
                 ShardWork(parts, chosen, spec.chips.take(rows), pairs, _narrow(source, pairs),
-                          length, memory, threads, sign, done)
+                          length, spec.chunk, memory, threads, sign, done)
             )  # fmt: skip
     return work
 
