@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -22,10 +23,10 @@ from exactextract.raster import NumPyRasterSource
 from numpy.typing import NDArray
 
 from eocausal.ingest.assets import Box
-from eocausal.ingest.grid import SceneGrid, parse_crs, project, same_crs
-from eocausal.ingest.places import _continuous, _transformed
+from eocausal.ingest.footprints import polygon_on_globe
+from eocausal.ingest.grid import SceneGrid, parse_crs, project, same_crs, x_period
 
-__all__ = ["Coverage", "Piece", "coverage_of", "ground_areas", "pieces_of"]
+__all__ = ["Coverage", "Piece", "coverage_of", "ground_areas", "pieces_of", "pooled"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -38,7 +39,7 @@ _TABLE_PIXELS: Final = 2**27
 _WINDOW_PIXELS: Final = 2**22
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Coverage:
     """What share of each pixel of a grid each polygon covers.
 
@@ -49,8 +50,8 @@ class Coverage:
     fraction
         Sparse matrix (CSR), shape (n, p): share of the pixel's area, in (0, 1].
     area
-        Weight of a whole pixel, shape (p,): its area on the ground in square metres; all ones
-        where areas were not asked for.
+        Weight of a whole pixel, shape (p,), or (1,) where all weigh the same: its area on the
+        ground in square metres; 1 where areas were not asked for.
     whole
         Weight of each whole polygon, the part off the grid included, shape (n,); 0 for polygons
         that touch no pixel.
@@ -60,6 +61,22 @@ class Coverage:
     fraction: Any
     area: FloatArray
     whole: FloatArray
+
+    @cached_property
+    def share(self) -> FloatArray:
+        """Number of pixels in each polygon, partly covered ones by their share, shape (n,)."""
+        return np.asarray(self.fraction.sum(axis=1)).ravel()
+
+    @cached_property
+    def inside(self) -> FloatArray:
+        """Weight of the part of each polygon on the grid, shape (n,)."""
+        even = len(self.area) == 1
+        return self.share * self.area[0] if even else np.asarray(self.fraction @ self.area)
+
+    @cached_property
+    def by_pixel(self) -> Any:
+        """The same matrix by columns (CSC)."""
+        return self.fraction.tocsc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +126,8 @@ def coverage_of(shapes: Shapes, crs: str, grid: SceneGrid, *, area: bool = True)
     Parameters
     ----------
     shapes
-        Polygons or MultiPolygons, shape (n,).
+        Polygons or MultiPolygons, shape (n,). Across the antimeridian they are cut there (RFC
+        7946) or their longitudes go on beyond 180 degrees.
     crs
         Their CRS.
     grid
@@ -122,20 +140,34 @@ def coverage_of(shapes: Shapes, crs: str, grid: SceneGrid, *, area: bool = True)
     -------
     Coverage
     """
+    stored_width = grid.width
     grid = _one_turn(grid)
-    owner, placed = _placed(shapes, crs, grid)
-    size = shapely.area(placed)
-    first = np.unique(owner, return_index=True)[1]
-    whole = np.zeros(len(shapes))
-    whole[owner[first]] = size[first]
+    owner, placed, whole = _placed(shapes, crs, grid)
     rows, cells, share = _extract(owner, placed, grid)
     pixels, cols = _compact(cells, grid.width * grid.height)
     fraction = sparse.coo_matrix((share, (rows, cols)), shape=(len(shapes), len(pixels))).tocsr()
-    weight = ground_areas(grid, pixels // grid.width, pixels % grid.width) if area else None
-    weight = np.ones(len(pixels)) if weight is None else weight
-    inside = np.asarray(fraction.sum(axis=1)).ravel()
-    mean_area = np.divide(fraction @ weight, inside, out=np.zeros(len(shapes)), where=inside > 0)
-    return Coverage(pixels, fraction, weight, whole * mean_area)
+    at_row, at_col = np.divmod(pixels, grid.width)
+    if not area or not len(pixels):
+        weight = np.ones(1)
+    elif parse_crs(grid.crs).is_geographic:
+        weight = ground_areas(grid, at_row, at_col)
+    else:
+        weight = ground_areas(grid, at_row[:1], at_col[:1])
+    found = Coverage(at_row * stored_width + at_col, fraction, weight, whole)
+    mean = np.divide(found.inside, found.share, out=np.zeros(len(whole)), where=found.share > 0)
+    return replace(found, whole=whole * mean)
+
+
+def pooled(covers: Sequence[Coverage]) -> Coverage:
+    """Put the pixels of several grids side by side; ``pixels`` are then numbers of no grid."""
+    if len(covers) == 1:
+        return covers[0]
+    return Coverage(
+        pixels=np.arange(sum(len(c.pixels) for c in covers)),
+        fraction=sparse.hstack([c.fraction for c in covers], format="csr"),
+        area=np.concatenate([np.broadcast_to(c.area, len(c.pixels)) for c in covers]),
+        whole=np.max([c.whole for c in covers], axis=0),
+    )
 
 
 def _one_turn(grid: SceneGrid) -> SceneGrid:
@@ -147,16 +179,17 @@ def _one_turn(grid: SceneGrid) -> SceneGrid:
     return grid if grid.width <= most else replace(grid, width=most)
 
 
-def _placed(shapes: Shapes, crs: str, grid: SceneGrid) -> tuple[IntArray, Shapes]:
+def _placed(shapes: Shapes, crs: str, grid: SceneGrid) -> tuple[IntArray, Shapes, FloatArray]:
     """Polygons in columns and rows (counted upwards from the bottom) that meet the grid.
 
-    A polygon of a periodic grid comes once for every turn that brings it onto the grid.
+    Each part of a polygon comes for itself, once for every turn that brings it onto the grid.
+    Last comes the size of every whole polygon in pixels.
     """
-    shapes = _continuous(shapes, crs)
+    parts, owner = shapely.get_parts(shapes, return_index=True)
     if not same_crs(crs, grid.crs):
-        shapes = _transformed(_densified(shapes, crs, grid), crs, grid.crs)
-    owner = np.flatnonzero(np.isfinite(shapely.bounds(shapes)).all(axis=1))
-    shapes = _areas_only(shapes[owner])
+        parts, owner = _projected(*_densified(parts, owner, crs, grid), crs, grid)
+    kept = np.isfinite(shapely.bounds(parts)).all(axis=1)
+    owner, parts = owner[kept], _areas_only(parts[kept])
     a, b, c, d, e, f = grid.transform
     det = a * e - b * d
 
@@ -165,14 +198,48 @@ def _placed(shapes: Shapes, crs: str, grid: SceneGrid) -> tuple[IntArray, Shapes
         return np.column_stack([(e * x - b * y) / det, grid.height - (a * y - d * x) / det])
 
     found: list[tuple[IntArray, Shapes]] = []
-    for turn in _turns(shapes, grid):
-        moved = shapely.transform(shapes, lambda p, turn=turn: to_pixels(p, turn))
+    for turn in _turns(parts, grid):
+        moved = shapely.transform(parts, lambda p, turn=turn: to_pixels(p, turn))
         low_x, low_y, high_x, high_y = shapely.bounds(moved).T
         meets = (low_x < grid.width) & (high_x > 0) & (low_y < grid.height) & (high_y > 0)
         found.append((owner[meets], moved[meets]))
+    size = np.zeros(len(shapes))
+    np.add.at(size, owner, shapely.area(parts) / abs(det))
     owner, placed = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(owner, kind="stable")
-    return owner[order], placed[order]
+    return owner[order], placed[order], size
+
+
+def _projected(
+    parts: Shapes, owner: IntArray, crs: str, grid: SceneGrid
+) -> tuple[Shapes, IntArray]:
+    """Take polygons to the grid's CRS; where x is periodic, edges never jump a turn.
+
+    Polygons that go around a pole are drawn down to it.
+    """
+    points, part = shapely.get_coordinates(parts, return_index=True)
+    x, y = project(crs, grid.crs, points[:, 0], points[:, 1])
+    period = grid.period
+    around = np.zeros(len(parts), dtype=bool)
+    if period is not None:
+        with np.errstate(invalid="ignore"):
+            jump = np.nan_to_num(np.round(np.diff(x, prepend=x[:1]) / period))
+        starts = np.flatnonzero(np.diff(part, prepend=-1))
+        jump[starts] = 0.0
+        turns = np.cumsum(jump)
+        turns -= turns[starts][np.cumsum(np.diff(part, prepend=-1) > 0) - 1]
+        rings, ring_part = shapely.get_rings(parts, return_index=True)
+        ends = np.cumsum(shapely.get_num_coordinates(rings))
+        firsts = ends - shapely.get_num_coordinates(rings)
+        around[ring_part[turns[ends - 1] != turns[firsts]]] = True
+        x = np.where(around[part], x, x - period * turns)
+    moved = shapely.set_coordinates(parts.copy(), np.column_stack([x, y]))
+    for k in np.flatnonzero(around):
+        if period == 360.0:
+            lon, lat = shapely.get_coordinates(shapely.get_exterior_ring(moved[k])).T
+            moved[k] = polygon_on_globe(lon, lat)
+    split, which = shapely.get_parts(moved, return_index=True)
+    return split, owner[which]
 
 
 def _turns(shapes: Shapes, grid: SceneGrid) -> list[float]:
@@ -200,10 +267,15 @@ def _areas_only(shapes: Shapes) -> Shapes:
     return shapes
 
 
-def _densified(shapes: Shapes, crs: str, grid: SceneGrid) -> Shapes:
+def _densified(
+    shapes: Shapes, owner: IntArray, crs: str, grid: SceneGrid
+) -> tuple[Shapes, IntArray]:
     """Add vertices until no edge bends by more than a hundredth of a pixel when projected."""
     pixel = math.sqrt(abs(grid.transform[0] * grid.transform[4] - grid.transform[1]
                           * grid.transform[3]))  # fmt: skip
+    turn = x_period(crs)
+    if turn is not None:
+        shapes = shapely.segmentize(shapes, turn / 8)
     finest: FloatArray | None = None
     for _ in range(_DENSIFY_ROUNDS):
         length, bend = _bends(shapes, crs, grid)
@@ -215,13 +287,12 @@ def _densified(shapes: Shapes, crs: str, grid: SceneGrid) -> Shapes:
         shapes = shapes.copy()
         step = np.maximum(length[rows] / np.ceil(segments[rows]), finest[rows])
         shapes[rows] = shapely.segmentize(shapes[rows], step)
-    return shapes
+    return shapes, owner
 
 
 def _bends(shapes: Shapes, crs: str, grid: SceneGrid) -> tuple[FloatArray, FloatArray]:
     """Longest edge that bends, and the most that any bends, of each polygon."""
-    polygons, owner = shapely.get_parts(shapes, return_index=True)
-    rings, part = shapely.get_rings(polygons, return_index=True)
+    rings, owner = shapely.get_rings(shapes, return_index=True)
     points, ring = shapely.get_coordinates(rings, return_index=True)
     edge = np.flatnonzero(ring[:-1] == ring[1:])
     middle = (points[edge] + points[edge + 1]) / 2
@@ -234,7 +305,7 @@ def _bends(shapes: Shapes, crs: str, grid: SceneGrid) -> tuple[FloatArray, Float
         off_x = off_x - grid.period * np.round(off_x / grid.period)
     bend = np.hypot(off_x, off_y)
     bend = np.where(np.isfinite(bend), bend, 0.0)
-    row = owner[part[ring[edge]]]
+    row = owner[ring[edge]]
     most, longest = np.zeros(len(shapes)), np.zeros(len(shapes))
     np.maximum.at(most, row, bend)
     np.maximum.at(longest, row, np.hypot(*(points[edge + 1] - points[edge]).T))

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eocausal.errors import IngestError
+from eocausal.ingest.coverage import Coverage
 
 __all__ = [
     "ClassArea",
     "ClassShare",
     "Count",
+    "Layer",
     "Max",
     "Mean",
     "Min",
@@ -32,7 +35,9 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 Classes = tuple[tuple[str, tuple[float, ...]], ...]
+_FEW: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +59,73 @@ class Moment:
     classes: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values of pixels, 0 where there is none, and where there is one; both of shape (p,)."""
+
+    values: FloatArray
+    valid: BoolArray
+
+
 class Zone:
     """The pixels of one band at one time, and how much of each every polygon covers.
 
     Parameters
     ----------
-    fraction
-        Sparse matrix (CSR) of shape (n polygons, p pixels).
-    area
-        Weight of each pixel, shape (p,).
-    values
-        Shape (p,), NaN where there is no valid pixel.
+    coverage
+        What share of each pixel each polygon covers, and what a pixel weighs.
+    layer
+        The pixels.
     looks
-        Shape (look, p): what ``values`` was made from, for classes. By default ``values``.
+        What ``layer`` was made from, for classes. By default itself.
     """
 
-    def __init__(
-        self, fraction: Any, area: FloatArray, values: FloatArray, looks: FloatArray | None = None
-    ) -> None:
-        self._fraction = fraction
-        self._area = area
-        self._even = len(area) == 0 or bool(area.min() == area.max())
-        self._values = values
-        self._looks = looks
-        self._valid = np.isfinite(values)
-        self._all_valid = bool(self._valid.all())
-        self._filled = values if self._all_valid else np.where(self._valid, values, 0.0)
+    def __init__(self, coverage: Coverage, layer: Layer, looks: Sequence[Layer] = ()) -> None:
+        self._coverage = coverage
+        self._even = len(coverage.area) == 1
+        self._values, self._valid = layer.values, layer.valid
+        self._looks = looks or (layer,)
         self._sums: dict[Moment, FloatArray] = {}
         self._sorted: tuple[FloatArray, FloatArray, NDArray[np.intp]] | None = None
+
+    @cached_property
+    def shift(self) -> float:
+        """Mean of all valid pixels, near which squares are taken."""
         good = int(np.count_nonzero(self._valid))
-        self.shift = float(self._filled.sum() / good) if good else 0.0
+        return float(self._values.sum() / good) if good else 0.0
 
     def sum(self, moment: Moment) -> FloatArray:
         """Weighted sum over each polygon, shape (n,)."""
         plain = replace(moment, area=False) if self._even else moment
         if plain not in self._sums:
-            self._sums[plain] = np.asarray(self._fraction @ self._column(plain))
-        if self._even and moment.area and len(self._area):
-            return np.asarray(self._sums[plain] * self._area[0])
+            counts_pixels = plain.power == 0 and not plain.classes
+            total = self._weight_of_valid(plain.area) if counts_pixels else None
+            if total is None:
+                total = np.asarray(self._coverage.fraction @ self._column(plain))
+            self._sums[plain] = total
+        if self._even and moment.area:
+            return np.asarray(self._sums[plain] * self._coverage.area[0])
         return self._sums[plain]
+
+    def _weight_of_valid(self, area: bool) -> FloatArray | None:
+        """Take the pixels without a value from the whole, where they are few; else None."""
+        bad = np.flatnonzero(~self._valid)
+        if len(bad) > _FEW * len(self._valid):
+            return None
+        whole = self._coverage.inside if area else self._coverage.share
+        if len(bad) == 0:
+            return whole
+        by_pixel = self._coverage.by_pixel
+        lengths = by_pixel.indptr[bad + 1] - by_pixel.indptr[bad]
+        before = np.cumsum(lengths) - lengths
+        at = np.arange(lengths.sum()) + np.repeat(by_pixel.indptr[bad] - before, lengths)
+        rows, weights = by_pixel.indices[at], by_pixel.data[at]
+        if area:
+            weights = weights * np.repeat(self._coverage.area[bad], lengths)
+        gone = np.bincount(rows, weights, minlength=len(whole))
+        count = np.bincount(rows, minlength=len(whole))
+        none_left = count == np.diff(self._coverage.fraction.indptr)
+        return np.where(none_left, 0.0, np.maximum(whole - gone, 0.0))
 
     def _column(self, moment: Moment) -> FloatArray:
         column: FloatArray
@@ -101,18 +134,19 @@ class Zone:
         elif moment.power == 0:
             column = self._valid.astype(np.float64)
         elif moment.power == 1:
-            column = self._filled
+            column = self._values
         else:
-            column = np.where(self._valid, (self._filled - self.shift) ** moment.power, 0.0)
-        return np.asarray(column * self._area) if moment.area else column
+            column = np.where(self._valid, (self._values - self.shift) ** moment.power, 0.0)
+        return np.asarray(column * self._coverage.area) if moment.area else column
 
     def _share_of(self, classes: tuple[float, ...]) -> FloatArray:
         """Share of a pixel's valid looks that have one of the values."""
-        if self._looks is None:
-            return np.isin(self._values, classes).astype(np.float64)
-        count = np.isfinite(self._looks).sum(axis=0)
-        hits = np.isin(self._looks, classes).sum(axis=0)
-        return np.asarray(np.divide(hits, count, out=np.zeros(len(count)), where=count > 0))
+        hits = np.zeros(len(self._values))
+        count = np.zeros(len(self._values))
+        for look in self._looks:
+            hits += np.isin(look.values, classes) & look.valid
+            count += look.valid
+        return np.asarray(np.divide(hits, count, out=hits, where=count > 0))
 
     def entries(self) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
         """Sort the valid pixels of each polygon by value.
@@ -127,10 +161,11 @@ class Zone:
         if self._sorted is None:
             good = np.flatnonzero(self._valid)
             order = good[np.argsort(self._values[good], kind="stable")]
-            by_pixel = self._fraction.tocsc()[:, order].tocsr()
+            by_pixel = self._coverage.by_pixel[:, order].tocsr()
             at = order[by_pixel.indices]
             starts = by_pixel.indptr.astype(np.intp)
-            self._sorted = self._values[at], by_pixel.data * self._area[at], starts
+            area = np.broadcast_to(self._coverage.area, len(self._values))
+            self._sorted = self._values[at], by_pixel.data * area[at], starts
         return self._sorted
 
 

@@ -17,8 +17,7 @@ from eocausal.contracts import check_columns, some
 from eocausal.errors import BandError, EmptyInputError, IngestError, SceneError
 from eocausal.ingest.assets import Asset
 from eocausal.ingest.coverage import ground_areas
-from eocausal.ingest.grid import WGS84, SceneGrid
-from eocausal.ingest.places import _continuous, _transformed
+from eocausal.ingest.grid import WGS84, SceneGrid, project
 from eocausal.ingest.sources import SCENE_COLUMNS
 from eocausal.ingest.spec import _asset, _items
 from eocausal.ingest.times import ALL, parse_period
@@ -244,22 +243,24 @@ def groups_of(
     """Split polygons into groups of neighbors whose pixels fit in memory.
 
     A group has at most 16 million pixels (the one polygon of a larger group excepted), and its
-    values of one step on all workers take at most 512 MiB, by estimate.
+    values of one step on all workers take at most 512 MiB, by estimate. Within a group polygons
+    go from north to south, as pixels do, which makes the products with their matrix twice as fast.
     """
     grids = {asset.grid for s in steps for look in s.looks for _, asset, _ in look.bands}
     cell = min(_middle_area(g) for g in grids)
-    area = np.nan_to_num(shapely.area(_transformed(shapes, crs, _EQUAL_AREA)), posinf=0.0)
+    area = np.nan_to_num(shapely.area(_moved(shapes, crs, _EQUAL_AREA)), posinf=0.0)
     looks = max((len(s.looks) for s in steps), default=1)
     most = min(_MOST_ENTRIES, _MOST_BYTES // (8 * bands * max(looks, 1) * workers))
     pixels = area / cell + 1.0
-    if pixels.sum() <= most:
-        return [np.arange(len(shapes))]
     box = np.nan_to_num(lonlat_boxes(shapes, crs))
-    middle = shapely.points((box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2)
-    order = np.argsort(gpd.GeoSeries(middle, crs=WGS84).hilbert_distance(), kind="stable")
-    order = np.asarray(order, dtype=np.intp)
+    order = np.arange(len(shapes))
+    if pixels.sum() > most:
+        middle = shapely.points((box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2)
+        along = gpd.GeoSeries(middle, crs=WGS84).hilbert_distance()
+        order = np.argsort(np.asarray(along), kind="stable")
     part = np.cumsum(pixels[order]) // most
-    return np.split(order, np.flatnonzero(np.diff(part)) + 1)
+    groups = np.split(order, np.flatnonzero(np.diff(part)) + 1)
+    return [rows[np.argsort(-box[rows, 3], kind="stable")] for rows in groups]
 
 
 def _middle_area(grid: SceneGrid) -> float:
@@ -268,6 +269,16 @@ def _middle_area(grid: SceneGrid) -> float:
 
 
 def lonlat_boxes(shapes: NDArray[np.object_], crs: str) -> NDArray[np.float64]:
-    """Boxes around polygons in degrees, not broken at the antimeridian; NaN if unknown."""
-    box = shapely.bounds(_transformed(_continuous(shapes, crs), crs, WGS84))
+    """Boxes around the vertices in degrees, shape (n, 4); NaN if unknown.
+
+    Those of polygons across the antimeridian go around the Earth.
+    """
+    box = shapely.bounds(_moved(shapes, crs, WGS84))
     return np.where(np.isfinite(box).all(axis=1)[:, None], box, np.nan)
+
+
+def _moved(shapes: NDArray[np.object_], source: str, target: str) -> NDArray[np.object_]:
+    moved: NDArray[np.object_] = shapely.transform(
+        shapes, lambda p: np.column_stack(project(source, target, p[:, 0], p[:, 1]))
+    )
+    return moved

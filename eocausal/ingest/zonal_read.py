@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eocausal.ingest.assets import Asset
-from eocausal.ingest.coverage import pieces_of
+from eocausal.ingest.coverage import Piece, pieces_of
 from eocausal.ingest.grid import SceneGrid, project
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.readers import open_reader, stored_nodata
+from eocausal.ingest.statistics import Layer
 from eocausal.ingest.zonal_plan import ZonalLook
 
 __all__ = ["clear_pixels", "read_pixels"]
@@ -20,32 +21,49 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-def read_pixels(asset: Asset, bands: Sequence[int], pixels: NDArray[np.int64]) -> FloatArray:
-    """Values in units of the pixels listed, shape (band, p), NaN where not valid."""
-    out = np.empty((len(bands), len(pixels)))
-    scale = [asset.scales[b] for b in bands]
-    offset = [asset.offsets[b] for b in bands]
+def read_pixels(
+    asset: Asset, bands: Sequence[int], pieces: Sequence[Piece], count: int
+) -> list[Layer]:
+    """Read chosen pixels of some bands, in units.
+
+    Parameters
+    ----------
+    asset, bands
+        What to read; positions in the asset's bands.
+    pieces
+        The windows, from :func:`~eocausal.ingest.coverage.pieces_of`.
+    count
+        Number of pixels.
+
+    Raises
+    ------
+    OSError, rasterio.errors.RasterioError
+        If a window cannot be read.
+    """
+    layers = [Layer(np.empty(count), np.empty(count, dtype=bool)) for _ in bands]
     reader = open_reader(asset)
     try:
-        for piece in pieces_of(pixels, asset.grid, asset.block):
+        for piece in pieces:
             stored, known = reader.read(bands, piece.box)
             nodata = stored_nodata(asset.nodata, stored.dtype)
-            for k in range(len(bands)):
-                raw = stored[k].ravel()[piece.local]
-                values = raw.astype(np.float64)
-                if scale[k] != 1.0 or offset[k] != 0.0:
-                    values = values * scale[k] + offset[k]
-                bad = raw == nodata
-                if bad.any():
-                    values[bad] = np.nan
+            for k, layer in enumerate(layers):
+                raw = stored[k].ravel().take(piece.local)
+                good = raw != nodata
+                if raw.dtype.kind == "f":
+                    good &= np.isfinite(raw)
                 if known is not None:
-                    values[~known[k].ravel()[piece.local]] = np.nan
-                if stored.dtype.kind == "f":
-                    values[np.isinf(values)] = np.nan
-                out[k, piece.at] = values
+                    good &= known[k].ravel().take(piece.local)
+                layer.values[piece.at] = raw
+                layer.valid[piece.at] = good
     finally:
         reader.close()
-    return out
+    for band, layer in zip(bands, layers, strict=True):
+        if asset.scales[band] != 1.0:
+            layer.values[:] *= asset.scales[band]
+        if asset.offsets[band] != 0.0:
+            layer.values[:] += asset.offsets[band]
+        layer.values[np.flatnonzero(~layer.valid)] = 0.0
+    return layers
 
 
 def clear_pixels(

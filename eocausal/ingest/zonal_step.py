@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sparse
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -18,11 +17,11 @@ from rasterio.errors import RasterioError
 from eocausal.contracts import ChipStatus
 from eocausal.ingest.assets import Asset
 from eocausal.ingest.composites import Composite
-from eocausal.ingest.coverage import Coverage, coverage_of
+from eocausal.ingest.coverage import Coverage, Piece, coverage_of, pieces_of, pooled
 from eocausal.ingest.grid import SceneGrid
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.remote import reason_of
-from eocausal.ingest.statistics import ClassArea, Count, Moment, Statistic, Sum, Zone
+from eocausal.ingest.statistics import ClassArea, Count, Layer, Moment, Statistic, Sum, Zone
 from eocausal.ingest.zonal_plan import Step, ZonalLook, lonlat_boxes
 from eocausal.ingest.zonal_read import clear_pixels, read_pixels
 from eocausal.provenance import Failure
@@ -63,24 +62,38 @@ class Coverages:
         self._boxes = lonlat_boxes(shapes, crs)
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Coverage] = OrderedDict()
+        self._pieces: dict[tuple[Key, tuple[int, int]], list[Piece]] = {}
         self._bytes = 0
 
     def get(self, key: Key, look: ZonalLook) -> Coverage:
         """Return the coverage on the grid of a look."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-            near = self._near(look.outlines)
-            if key[1] is not None:
-                near &= self._labels == key[1]
-            shapes = np.where(near, self.shapes, shapely.Polygon())
-            found = coverage_of(shapes, self._crs, key[0], area=self._area)
-            self._kept[key] = found
-            self._bytes += _size(found)
-            while self._bytes > _CACHE_BYTES and len(self._kept) > 1:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
+            if key not in self._kept:
+                near = self._near(look.outlines)
+                if key[1] is not None:
+                    near &= self._labels == key[1]
+                shapes = np.where(near, self.shapes, shapely.Polygon())
+                self._kept[key] = coverage_of(shapes, self._crs, key[0], area=self._area)
+                self._bytes += _size(self._kept[key])
+                self._shrink()
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def pieces(self, key: Key, coverage: Coverage, block: tuple[int, int]) -> list[Piece]:
+        """Windows that hold the pixels of a coverage, for files stored in such blocks."""
+        with self._lock:
+            found = self._pieces.get((key, block))
+            if found is None:
+                found = pieces_of(coverage.pixels, key[0], block)
+                if key in self._kept:
+                    self._pieces[key, block] = found
             return found
+
+    def _shrink(self) -> None:
+        while self._bytes > _CACHE_BYTES and len(self._kept) > 1:
+            oldest, coverage = self._kept.popitem(last=False)
+            self._bytes -= _size(coverage)
+            self._pieces = {k: v for k, v in self._pieces.items() if k[0] != oldest}
 
     def _near(self, outlines: tuple[tuple[float, ...], ...]) -> BoolArray:
         """Polygons whose box in degrees comes near a scene's, or is not known."""
@@ -96,10 +109,8 @@ class Coverages:
 
 def _size(coverage: Coverage) -> int:
     matrix = coverage.fraction
-    return int(
-        matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
-        + coverage.pixels.nbytes + coverage.area.nbytes
-    )  # fmt: skip
+    twice = 2 * (matrix.data.nbytes + matrix.indices.nbytes)
+    return int(twice + 2 * coverage.pixels.nbytes + coverage.area.nbytes)
 
 
 @dataclass(slots=True)
@@ -113,10 +124,10 @@ class StepResult:
 
 @dataclass(slots=True)
 class _Seen:
-    """Pixels of one grid in one step: for each look, values by band."""
+    """Pixels of one grid in one step: for each look, its layers by band."""
 
     coverage: Coverage
-    looks: list[dict[str, FloatArray]] = field(default_factory=list)
+    looks: list[dict[str, Layer]] = field(default_factory=list)
     days: list[int] = field(default_factory=list)
 
 
@@ -135,7 +146,9 @@ def compute_step(step: Step, plan: ZonalPlan, zones: Coverages) -> StepResult:
         parts = [s for s in seen.values() if any(band in look for look in s.looks)]
         share = np.zeros(n)
         if parts:
-            zone, whole, inside = _zone(band, parts, plan)
+            zone = _zone(band, parts, plan)
+            whole = np.max([part.coverage.whole for part in parts], axis=0)
+            inside = np.sum([part.coverage.inside for part in parts], axis=0)
             touched |= inside > 0
             twice = (len(parts) > 1) & (inside > whole * _TWICE)
             for statistic in plan.statistics:
@@ -190,7 +203,7 @@ def _observe(
     by_asset: dict[Asset, list[tuple[str, int]]] = {}
     for band, asset, at in look.bands:
         by_asset.setdefault(asset, []).append((band, at))
-    mine: dict[Key, dict[str, FloatArray]] = {}
+    mine: dict[Key, dict[str, Layer]] = {}
     clear: dict[SceneGrid, BoolArray] = {}
     for asset, wanted in by_asset.items():
         key = (asset.grid, look.owner)
@@ -200,16 +213,17 @@ def _observe(
         try:
             if plan.masks and asset.grid not in clear:
                 clear[asset.grid] = clear_pixels(look, plan.masks, asset.grid, coverage.pixels)
-            pixels = read_pixels(asset, [at for _, at in wanted], coverage.pixels)
+            pieces = zones.pieces(key, coverage, asset.block)
+            layers = read_pixels(asset, [at for _, at in wanted], pieces, len(coverage.pixels))
         except (RasterioError, OSError, ValueError) as error:
             lost |= np.diff(coverage.fraction.indptr) > 0
             detail = f"It cannot be read: {reason_of(error)}"
             failures.append(Failure("zonal", "scene", asset.href, "read_error", detail, step.label))
             continue
         if plan.masks:
-            pixels[:, ~clear[asset.grid]] = np.nan
-        found = mine.setdefault(key, {})
-        found.update({band: pixels[k] for k, (band, _) in enumerate(wanted)})
+            layers = [_masked(layer, clear[asset.grid]) for layer in layers]
+        names = (band for band, _ in wanted)
+        mine.setdefault(key, {}).update(zip(names, layers, strict=True))
         if key not in seen:
             seen[key] = _Seen(coverage)
     for key, bands in mine.items():
@@ -218,46 +232,55 @@ def _observe(
     return lost
 
 
-def _zone(
-    band: str, parts: Sequence[_Seen], plan: ZonalPlan
-) -> tuple[Zone, FloatArray, FloatArray]:
-    """Pool the pixels of all grids; also the polygons' whole weight, and that on the grids."""
-    made = [_combine(band, part, plan) for part in parts]
+def _masked(layer: Layer, clear: BoolArray) -> Layer:
+    valid = layer.valid & clear
+    return Layer(np.where(valid, layer.values, 0.0), valid)
+
+
+def _zone(band: str, parts: Sequence[_Seen], plan: ZonalPlan) -> Zone:
+    """Pool the pixels of all grids."""
     covers = [part.coverage for part in parts]
-    whole = np.max([c.whole for c in covers], axis=0)
-    inside = np.sum([c.fraction @ c.area for c in covers], axis=0)
+    made = [_combine(band, part, plan) for part in parts]
     if len(parts) == 1:
-        return Zone(covers[0].fraction, covers[0].area, *made[0]), whole, inside
-    values = np.concatenate([v for v, _ in made])
-    depth = max(1 if many is None else len(many) for _, many in made)
-    looks = np.full((depth, len(values)), np.nan)
-    start = 0
-    for one, many in made:
-        stack = one[None] if many is None else many
-        looks[: len(stack), start : start + len(one)] = stack
-        start += len(one)
-    fraction = sparse.hstack([c.fraction for c in covers], format="csr")
-    area = np.concatenate([c.area for c in covers])
-    return Zone(fraction, area, values, looks if depth > 1 else None), whole, inside
+        return Zone(covers[0], *made[0])
+    depth = max(len(looks) for _, looks in made)
+    looks = [_joined([_nth(one, many, k) for one, many in made]) for k in range(depth)]
+    return Zone(pooled(covers), _joined([one for one, _ in made]), looks)
 
 
-def _combine(band: str, part: _Seen, plan: ZonalPlan) -> tuple[FloatArray, FloatArray | None]:
-    """One value a pixel from the looks of one grid, and the looks where they are needed."""
+def _joined(layers: Sequence[Layer]) -> Layer:
+    return Layer(
+        np.concatenate([one.values for one in layers]),
+        np.concatenate([one.valid for one in layers]),
+    )
+
+
+def _nth(one: Layer, looks: Sequence[Layer], k: int) -> Layer:
+    """Return the k-th look of a grid; one without valid pixels after its last."""
+    looks = looks or (one,)
+    return looks[k] if k < len(looks) else Layer(one.values, np.zeros_like(one.valid))
+
+
+def _combine(band: str, part: _Seen, plan: ZonalPlan) -> tuple[Layer, tuple[Layer, ...]]:
+    """One value a pixel from the looks of one grid, and the looks where there are several."""
     if plan.composite is not None:
-        return _composited(band, part, plan.composite, plan.bands), None
-    layers = [look[band] for look in part.looks if band in look]
-    if len(layers) == 1:
-        return layers[0], None
-    stack = np.stack(layers)
-    count = np.isfinite(stack).sum(axis=0)
-    total = np.where(np.isfinite(stack), stack, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0), stack
+        return _composited(band, part, plan.composite, plan.bands), ()
+    looks = tuple(look[band] for look in part.looks if band in look)
+    if len(looks) == 1:
+        return looks[0], ()
+    count = np.sum([look.valid for look in looks], axis=0)
+    total = np.sum([look.values for look in looks], axis=0)
+    return Layer(np.divide(total, count, out=total, where=count > 0), count > 0), looks
 
 
-def _composited(band: str, part: _Seen, composite: Composite, bands: tuple[str, ...]) -> FloatArray:
+def _composited(band: str, part: _Seen, composite: Composite, bands: tuple[str, ...]) -> Layer:
     here = tuple(b for b in bands if any(b in look for look in part.looks))
-    none = np.full(len(part.coverage.pixels), np.nan)
-    looks = np.stack([np.stack([look.get(b, none) for b in here]) for look in part.looks])
-    days = np.array(part.days, dtype=np.int64)
-    made = composite.reduce(looks[:, :, None, :].astype(np.float32), days, here)
-    return np.asarray(made[here.index(band), 0], dtype=np.float64)
+    images = np.full((len(part.looks), len(here), len(part.coverage.pixels)), np.nan, np.float32)
+    for k, look in enumerate(part.looks):
+        for i, name in enumerate(here):
+            if name in look:
+                images[k, i] = np.where(look[name].valid, look[name].values, np.nan)
+    made = composite.reduce(images[:, :, None, :], np.array(part.days, dtype=np.int64), here)
+    values = np.asarray(made[here.index(band), 0], dtype=np.float64)
+    valid = np.isfinite(values)
+    return Layer(np.where(valid, values, 0.0), valid)
