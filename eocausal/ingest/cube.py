@@ -151,7 +151,7 @@ def build_cube(
     TooManyFailuresError
         After the store and the ledger are complete.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     _check_share(max_failed)
     recipe = make_recipe(
         bands, masks=mask, composite=composite, resampling=resampling, count_band=count_band
@@ -285,7 +285,7 @@ def _digest(path: Path) -> str:
 
 def _key(spec: CubeSpec, units: str) -> str:
     """Name everything that the bytes of the store depend on."""
-    known: dict[str, str] = {}
+    known = {h: f"{h} {v}" for h, v in spec.versions.items()}
     arrays = hashlib.sha256()
     layers, pairs, chips = spec.layers, spec.pairs, spec.chips
     for array in (layers.look, layers.asset, layers.band, layers.target, pairs.chip, pairs.grid,

@@ -86,13 +86,19 @@ class Processes:
         from distributed import Client, LocalCluster
 
         workers = min(self.count or available_cores(), len(work))
-        with (
-            LocalCluster(  # type: ignore[no-untyped-call]
+        try:
+            cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
                 host="127.0.0.1", memory_limit=0,
-            ) as cluster,
-            Client(cluster) as client,  # type: ignore[no-untyped-call]
-        ):  # fmt: skip
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise IngestError(
+                f"{workers} worker processes could not be started.",
+                cause="Each begins by importing the script that runs, and starts workers itself "
+                f"if that does so outside a main guard ({error}).",
+                next_step="Put the script's work under if __name__ == '__main__':, or use Threads.",
+            ) from error
+        with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
             _on_client(client, work, watch)
 
 

@@ -8,6 +8,7 @@ more than one chip is held, and the work is that of the compressor; zarr-python 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -81,6 +82,7 @@ class ShardWriter:
     def drop(self) -> None:
         """Remove what was written of a shard that is not closed."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk refuses what is still in the buffer
+                self._file.close()
             self._file = None
             self._temporary.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from eocausal.ingest.order import along_strips
 from eocausal.ingest.packing import Packing, choose_packing
 from eocausal.ingest.places import Centres, locate
 from eocausal.ingest.recipe import Recipe
+from eocausal.ingest.remote import is_remote
 from eocausal.ingest.sources import SCENE_COLUMNS
 from eocausal.ingest.times import ALL, parse_period
 from eocausal.provenance import Failure
@@ -39,6 +40,7 @@ _CHUNK_BYTES: Final = 2**20
 _UNIT: Final = 256
 _UNIT_PIXELS: Final = 4_000_000
 _NEEDED: Final = SCENE_COLUMNS[:11]
+_VERSIONS: Final = ("checksum", "etag", "size_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class CubeSpec:
 
     ``labels`` are the neighborhoods' ids as the store holds them (whole numbers or text);
     ``members[period]`` the looks of each period by date and name; ``chunk`` the periods that are
-    stored together; ``hrefs`` says where every scene is that was given, by name.
+    stored together; ``hrefs`` says where every scene is that was given, by name; ``versions`` tells
+    remote files of one address apart.
     """
 
     recipe: Recipe
@@ -115,6 +118,7 @@ class CubeSpec:
     resolution: float
     failures: tuple[Failure, ...]
     hrefs: dict[str, str]
+    versions: dict[str, str]
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -170,7 +174,7 @@ def specify(
     looks, layers = _looks(table, names, layers)
     classes, asset_class = _classes(table, assets)
     period_labels, members = _periods(looks, periods)
-    recipe.composite.check(recipe.inputs, all(look.date for look in looks))
+    recipe.composite.check(recipe.seen, all(look.date for look in looks))
     packing = choose_packing(assets, layers.asset, layers.band, layers.target, recipe)
     pairs = _own_pairs(touches(chips, [c.grid for c in classes]), classes, neighborhoods.index)
     per_period = len(recipe.bands) * pixels**2 * packing.dtype.itemsize
@@ -181,7 +185,7 @@ def specify(
         centres=centres.take(order), chips=chips.take(order), classes=classes, assets=assets,
         asset_class=asset_class, looks=looks, layers=layers, pairs=_reordered(pairs, order),
         periods=period_labels, members=members, chunk=chunk, resolution=float(resolution),
-        failures=(*failures, *short), hrefs=hrefs,
+        failures=(*failures, *short), hrefs=hrefs, versions=_versions(table),
     )  # fmt: skip
 
 
@@ -255,6 +259,17 @@ def _items(table: pd.DataFrame) -> NDArray[np.int64]:
     return np.asarray(pd.MultiIndex.from_arrays(keys).factorize()[0], dtype=np.int64)
 
 
+def _versions(table: pd.DataFrame) -> dict[str, str]:
+    """List what servers said of the content of remote files: checksum, else ETag, else size."""
+    found: dict[str, str] = {}
+    for row in table[[c for c in ("href", *_VERSIONS) if c in table]].to_dict("records"):
+        href = str(row["href"])
+        said = [str(row[c]) for c in _VERSIONS if c in row and not pd.isna(row[c]) and row[c]]
+        if said and is_remote(href):
+            found[href] = said[0]
+    return found
+
+
 def _layers(
     table: pd.DataFrame, names: list[str], items: NDArray[np.int64], recipe: Recipe
 ) -> tuple[Layers, list[Failure]]:
@@ -273,8 +288,8 @@ def _layers(
     found: list[tuple[int, int, int, int]] = []
     failures = []
     order = np.argsort(items, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(items[order])) + 1):
-        rows = sorted(rows.tolist(), key=lambda k: names[k])
+    for group in np.split(order, np.flatnonzero(np.diff(items[order])) + 1):
+        rows = sorted(group.tolist(), key=lambda k: names[k])
         here = [
             (int(items[rows[0]]), k, own[k].index(band), target)
             for target, band in enumerate(wanted) for k in rows if band in own[k]
@@ -323,7 +338,7 @@ def _looks(
     table: pd.DataFrame, names: list[str], layers: Layers
 ) -> tuple[tuple[Look, ...], Layers]:
     """Make the looks, sorted by date and name, and number the layers' looks accordingly."""
-    first = {}
+    first: dict[int, int] = {}
     for look, asset in zip(layers.look.tolist(), layers.asset.tolist(), strict=True):
         first[look] = min(first.get(look, asset), asset)
     starts = table["time"]
@@ -347,7 +362,7 @@ def _classes(
 ) -> tuple[tuple[GridClass, ...], NDArray[np.int32]]:
     owners = table["neighborhood"] if "neighborhood" in table else pd.Series(None, table.index)
     found: dict[tuple[SceneGrid, str | None], int] = {}
-    classes = []
+    classes: list[GridClass] = []
     which = np.empty(len(assets), dtype=np.int32)
     for k, (asset, owner) in enumerate(zip(assets, owners, strict=True)):
         key = (asset.grid, None if pd.isna(owner) else str(owner))

@@ -143,8 +143,10 @@ class Parts:
         lock = FileLock(self.out.with_name(self.out.name + ".lock"))
         try:
             with lock.acquire(timeout=0):
-                yield
-                Path(lock.lock_file).unlink(missing_ok=True)
+                try:
+                    yield
+                finally:
+                    Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             raise CubeError(
                 f"{self.out} is being built by another process.",
@@ -155,7 +157,13 @@ class Parts:
     def clear(self) -> None:
         """Remove what a build killed after its very end left behind."""
         if self._same_key():
-            shutil.rmtree(self.folder)
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove the folder, and last the file that says whose it is."""
+        for name in ("store", "done", "replaced"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _same_key(self) -> bool:
         try:
@@ -181,9 +189,10 @@ class Parts:
                 cause="Building there would delete it.",
                 next_step="Give another out=..., or remove it yourself.",
             )
-        shutil.rmtree(self.folder, ignore_errors=True)
-        (self.folder / "done").mkdir(parents=True)
+        self._remove()
+        self.folder.mkdir(parents=True)
         (self.folder / "key.json").write_text(json.dumps(self.key), encoding="utf-8")
+        (self.folder / "done").mkdir()
         group = zarr.open_group(self.store, mode="w", zarr_format=3)
         group.create_array(
             "image",
@@ -203,7 +212,12 @@ class Parts:
         attrs: dict[str, Any],
         failures: list[Failure],
     ) -> None:
-        """Write everything beside the image, then move the store to its place."""
+        """Write everything beside the image, then move the store to its place.
+
+        What a killed worker left of a shard is removed.
+        """
+        for left in self.store.rglob("*.tmp"):
+            left.unlink()
         group = zarr.open_group(self.store, mode="r+")
         text = json.dumps([asdict(f) for f in failures], ensure_ascii=False).encode()
         arrays = {**arrays, _FAILURES: (("failure_byte",), np.frombuffer(text, dtype=np.uint8))}
@@ -215,7 +229,7 @@ class Parts:
         if self.out.exists():
             self.out.rename(self.folder / "replaced")
         os.replace(self.store, self.out)
-        shutil.rmtree(self.folder)
+        self._remove()
 
 
 def _write_array(group: Any, name: str, dims: tuple[str, ...], values: NDArray[Any]) -> None:
