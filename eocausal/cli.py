@@ -18,6 +18,7 @@ from eocausal.errors import EocausalError, StudyError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eocausal.ingest.schedule import Scheduler
     from eocausal.studies.progress import Reporter
     from eocausal.studies.run import RunResult
 
@@ -44,7 +45,15 @@ TableArgument = Annotated[
     Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or Stata (.dta).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Workers = Annotated[int, typer.Option(min=1, max=256, help="Threads for reading images.")]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="WHO",
+        help="Who reads images: threads:4, processes:4, or tcp://HOST:PORT of a dask scheduler. "
+        "The results do not depend on it.",
+    ),
+]
 
 
 def _console(*, error: bool = False) -> Console:
@@ -138,17 +147,54 @@ def plan(study: StudyArgument, as_json: AsJson = False) -> None:
 
 @app.command()
 @_guarded
+def ingest(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the cube and the panel.")] = Path("run"),
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be read and written; read no pixel.")
+    ] = False,
+    scheduler: SchedulerOption = None,
+    lock: Annotated[
+        str | None,
+        typer.Option(help="File a search is kept in; if it is there, nothing is searched."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the cube and the panel of a study; one that was killed goes on where it was."""
+    from eocausal.studies.ingest import plan_ingestion, run_ingestion
+
+    if only_plan:
+        plan = plan_ingestion(study, lock=lock)
+        if as_json:
+            _print_json(plan.record())
+        else:
+            typer.echo(plan.summary())
+        return
+    with _reporter() as reporter:
+        result = run_ingestion(
+            study, out, scheduler=_scheduler(scheduler), lock=lock, reporter=reporter
+        )
+    if as_json:
+        _print_json(result.record())
+        return
+    if not result.ran:
+        typer.echo("Nothing to do: every output is up to date.")
+    typer.echo("\n".join([f"{result.folder}:", *(f"  {fact}." for fact in result.facts)]))
+
+
+@app.command()
+@_guarded
 def run(
     study: StudyArgument,
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("run"),
-    workers: Workers = 2,
+    scheduler: SchedulerOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a study; a second run does nothing, and one that was killed goes on where it was."""
     from eocausal.studies.run import run_study
 
     with _reporter() as reporter:
-        result = run_study(study, out, workers=workers, reporter=reporter)
+        result = run_study(study, out, scheduler=_scheduler(scheduler), reporter=reporter)
     _print_run(result, as_json=as_json)
     _exit_by(result)
 
@@ -160,7 +206,7 @@ def demo(
     neighborhoods: Annotated[int, typer.Option(min=40, help="Places of the country.")] = 600,
     trial: Annotated[int, typer.Option(min=20, help="Places of the trial.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
-    workers: Workers = 2,
+    scheduler: SchedulerOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Render a simulated country, run its trial, and print estimates against the truth."""
@@ -169,7 +215,7 @@ def demo(
 
     config = WorldConfig(seed=seed, n_neighborhoods=neighborhoods, n_trial=trial)
     with _reporter() as reporter:
-        result = run_demo(out, config, workers=workers, reporter=reporter)
+        result = run_demo(out, config, scheduler=_scheduler(scheduler), reporter=reporter)
     if as_json:
         _print_json(result.record())
     else:
@@ -272,6 +318,12 @@ def rank_command(
         repetitions=repetitions, seed=seed,
     )  # fmt: skip
     _print_records(answer.records, as_json=as_json)
+
+
+def _scheduler(text: str | None) -> Scheduler | None:
+    from eocausal.ingest.schedule import read_scheduler
+
+    return None if text is None else read_scheduler(text)
 
 
 @contextmanager

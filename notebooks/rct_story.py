@@ -37,7 +37,7 @@ places = eo.read_neighborhoods(folder / "world" / "neighborhoods.gpkg", id="neig
 scenes = eo.scan(folder / "world" / "scenes")
 cube = eo.build_cube(
     places, scenes, bands=["blue", "green", "red", "nir", "swir1"], resolution=30, size=32,
-    periods=["2015/2017"], mask_band="clear", out=folder / "cube.zarr",
+    periods=["2015/2017"], mask=eo.NonZero("clear"), out=folder / "cube.zarr",
 )  # fmt: skip
 print(cube)
 

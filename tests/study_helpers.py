@@ -23,7 +23,7 @@ data:
   imagery:
     files: scenes
     bands: [green, red, nir]
-    mask_band: clear
+    mask: {nonzero: {band: clear}}
     resolution: 30
     size: 12
     periods: [2016/2017]

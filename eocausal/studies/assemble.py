@@ -22,7 +22,7 @@ from eocausal.errors import (
 )
 from eocausal.provenance import Failure, FailureLedger
 from eocausal.studies.decisions import trial_of
-from eocausal.studies.schema import Study
+from eocausal.studies.schema import Ingestion, Study
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -170,7 +170,7 @@ def _refuse_taken_names(study: Study, table: pd.DataFrame) -> None:
             )
 
 
-def read_places(study: Study) -> gpd.GeoDataFrame:
+def read_places(study: Ingestion) -> gpd.GeoDataFrame:
     """Read the neighborhoods of a study."""
     from eocausal.ingest.places import read_neighborhoods
 

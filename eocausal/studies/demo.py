@@ -18,6 +18,7 @@ from eocausal.studies.run import RunResult, run_study
 if TYPE_CHECKING:
     import pandas as pd
 
+    from eocausal.ingest.schedule import Scheduler
     from eocausal.simulate.world import WorldConfig
 
 __all__ = ["DemoResult", "run_demo", "shipped_study"]
@@ -97,7 +98,7 @@ def run_demo(
     out: Path | str,
     config: WorldConfig,
     *,
-    workers: int = 2,
+    scheduler: Scheduler | None = None,
     reporter: Reporter | None = None,
 ) -> DemoResult:
     """Render a world into ``out/world``, run its study into ``out/run``, compare with the truth.
@@ -110,6 +111,10 @@ def run_demo(
         Folder for everything.
     config
         The world.
+    scheduler
+        Who reads images; the results do not depend on it.
+    reporter
+        Told of every stage.
     """
     from eocausal.simulate.world import render_world
 
@@ -129,7 +134,7 @@ def run_demo(
     study = out / "world_rct.yaml"
     with atomic_path(study) as temporary:
         temporary.write_text(shipped_study("world_rct.yaml"), encoding="utf-8")
-    result = run_study(study, out / "run", workers=workers, reporter=reporter)
+    result = run_study(study, out / "run", scheduler=scheduler, reporter=reporter)
     return _compare(result, world)
 
 

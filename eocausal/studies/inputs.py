@@ -9,43 +9,76 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eocausal.errors import StudyError
+from eocausal.errors import EmptyInputError, SceneError, StudyError
 from eocausal.provenance import hash_file, hash_json, write_json
-from eocausal.studies.load import StudyFile
+from eocausal.studies.load import IngestFile
+from eocausal.studies.schema import PlacesData, Study
+from eocausal.studies.schema_imagery import SourceSection
 
-__all__ = ["FileHashes", "digests", "image_files", "input_files"]
-
-_IMAGE_SUFFIXES = (".tif", ".tiff")
+__all__ = ["FileHashes", "digests", "grid_files", "image_files", "input_files", "source_of"]
 
 
-def image_files(file: StudyFile) -> list[Path]:
-    """List the GeoTIFFs of a study, sorted: those of folders, patterns and single names.
+def source_of(data: PlacesData, name: str) -> SourceSection:
+    """Return the section that says where the scenes of ``imagery`` or ``panel`` come from."""
+    section: SourceSection | None = getattr(data, name)
+    if section is not None and section.sources:
+        return section
+    assert data.imagery is not None
+    return data.imagery
+
+
+def image_files(file: IngestFile, source: SourceSection) -> list[str]:
+    """List the images of a source, sorted: those of folders, patterns, single names and URLs.
 
     What a run left in such a folder is no image of the study.
 
     Raises
     ------
-    StudyError
-        If there is none.
+    SceneError, EmptyInputError
+        If a name leads nowhere, or there is no image.
     """
-    found: set[Path] = set()
-    for name in file.study.data.imagery.files:
-        path = file.root / name
-        if path.is_dir():
-            found |= {p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES}
-        elif path.is_file():
-            found.add(path)
-        else:
-            found |= {Path(p) for p in glob.glob(str(path), recursive=True)}
-    runs = {folder for folder in {p.parent for p in found} if _in_run_folder(folder, file.root)}
-    found = {p for p in found if p.parent not in runs}
-    if not found:
-        raise StudyError(
-            f"There is no image in {', '.join(file.study.data.imagery.files)} of {file.root}.",
-            cause="A study needs GeoTIFFs (.tif, .tiff).",
+    from eocausal.ingest.remote import is_remote
+    from eocausal.ingest.sources import list_images
+
+    names = source.files or ()
+    found = list_images([n if is_remote(n) else str(file.root / n) for n in names])
+    kept = _outside_runs([Path(f) for f in found if not is_remote(f)], file.root)
+    images = sorted([*(f for f in found if is_remote(f)), *map(str, kept)])
+    if not images:
+        raise EmptyInputError(
+            f"There is no image in {', '.join(names)} of {file.root}, but for what a run left.",
+            cause="A study needs images (.tif, .tiff, .jp2).",
             next_step="Check data.root and data.imagery.files.",
         )
+    return images
+
+
+def grid_files(file: IngestFile, source: SourceSection) -> list[Path]:
+    """List the paths of a source of gridded files, with patterns resolved.
+
+    Raises
+    ------
+    SceneError
+        If a name leads nowhere.
+    """
+    assert source.grids is not None
+    found: set[Path] = set()
+    for name in source.grids.files:
+        path = file.root / name
+        matches = {path} if path.exists() else {Path(p) for p in glob.glob(str(path))}
+        if not matches:
+            raise SceneError(
+                f"There is no gridded file {path}.",
+                cause="The path is wrong, or the file was moved.",
+                next_step="Check data.root and grids.files.",
+            )
+        found |= matches
     return sorted(found)
+
+
+def _outside_runs(paths: list[Path], root: Path) -> list[Path]:
+    runs = {folder for folder in {p.parent for p in paths} if _in_run_folder(folder, root)}
+    return [p for p in paths if p.parent not in runs]
 
 
 def _in_run_folder(folder: Path, root: Path) -> bool:
@@ -69,20 +102,23 @@ def _with_siblings(paths: list[Path]) -> list[Path]:
     return sorted(out)
 
 
-def input_files(file: StudyFile) -> dict[str, list[Path]]:
+def input_files(file: IngestFile) -> dict[str, list[Path]]:
     """List every file a study reads, by what it is.
 
     Raises
     ------
-    StudyError
+    StudyError, SceneError, EmptyInputError
         If one is missing.
     """
-    data, report = file.study.data, file.study.report
-    named = {"units": data.units.file, "neighborhoods": data.neighborhoods.file}
-    if report.truth is not None:
-        named["truth"] = report.truth
-    if data.encoder.model is not None and data.encoder.model.weights is not None:
-        named["weights"] = data.encoder.model.weights
+    study = file.study
+    named = {"neighborhoods": study.data.neighborhoods.file}
+    if isinstance(study, Study):
+        named = {"units": study.data.units.file, **named}
+        if study.report.truth is not None:
+            named["truth"] = study.report.truth
+        model = study.data.encoder.model
+        if model is not None and model.weights is not None:
+            named["weights"] = model.weights
     groups: dict[str, list[Path]] = {}
     for what, name in named.items():
         path = file.root / name
@@ -93,8 +129,40 @@ def input_files(file: StudyFile) -> dict[str, list[Path]]:
                 next_step="Check the name and data.root.",
             )
         groups[what] = _with_siblings([path]) if what == "neighborhoods" else [path]
-    groups["imagery"] = _with_siblings(image_files(file))
+    for what in ("imagery", "panel"):
+        section: SourceSection | None = getattr(study.data, what)
+        if section is not None and section.sources:
+            groups[what] = _source_files(file, section)
     return groups
+
+
+def _source_files(file: IngestFile, source: SourceSection) -> list[Path]:
+    """List the local files that scenes come from; what is behind a URL is known by its lock."""
+    from eocausal.ingest.remote import is_remote
+
+    lock = file.root / source.lock if source.lock is not None else None
+    locks = [lock] if lock is not None and lock.is_file() else []
+    if source.grids is not None:
+        found = [f for p in grid_files(file, source) for f in _files_under(p)]
+        return sorted(_outside_runs(found, file.root))
+    if source.catalog is not None and not is_remote(source.catalog.address):
+        address = file.root / source.catalog.address
+        if not address.is_file():
+            raise StudyError(
+                f"There is no catalog {address}.",
+                cause="The study names it for its scenes.",
+                next_step="Check data.root and catalog.address.",
+            )
+        inside = _outside_runs(_files_under(address.parent), file.root)
+        return sorted({*inside, *locks})
+    if source.files is None:
+        return locks
+    local = [Path(f) for f in image_files(file, source) if not is_remote(f)]
+    return _with_siblings(local)
+
+
+def _files_under(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
 
 
 @dataclass(slots=True)

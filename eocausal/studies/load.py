@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import pandas as pd
 import yaml
@@ -16,11 +16,21 @@ from pydantic import BaseModel, ValidationError
 
 from eocausal.errors import StudyError
 from eocausal.ingest.times import span_of
-from eocausal.studies.schema import Study
+from eocausal.studies.schema import Ingestion, Study
+from eocausal.studies.schema_imagery import LooksSection, PeriodsSection
 
-__all__ = ["Location", "StudyFile", "line_of", "load_study", "read_study"]
+__all__ = [
+    "IngestFile",
+    "Location",
+    "StudyFile",
+    "line_of",
+    "load_study",
+    "read_ingestion",
+    "read_study",
+]
 
 Location = tuple[str | int, ...]
+S = TypeVar("S", bound=Ingestion)
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
@@ -44,8 +54,8 @@ _Loader.add_implicit_resolver(
 
 
 @dataclass(frozen=True, slots=True)
-class StudyFile:
-    """A study and the file it was read from.
+class IngestFile:
+    """What is to be ingested, and the file it was read from.
 
     Attributes
     ----------
@@ -58,7 +68,7 @@ class StudyFile:
     """
 
     path: Path
-    study: Study
+    study: Ingestion
     lines: Mapping[Location, int] = field(repr=False)
 
     def problem(self, where: Location, text: str) -> str:
@@ -69,6 +79,13 @@ class StudyFile:
     def root(self) -> Path:
         """Folder of the data."""
         return Path(self.study.data.root)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile(IngestFile):
+    """A whole study and the file it was read from."""
+
+    study: Study
 
 
 def locate(lines: Mapping[Location, int], where: Location, text: str) -> str:
@@ -98,15 +115,53 @@ def read_study(path: Path | str) -> StudyFile:
     """
     path = Path(path)
     value, lines, problems = _parse(path)
-    study: Study | None = None
+    if isinstance(value, dict) and not problems and _only_ingests(value):
+        raise StudyError(
+            f"The study {path} only ingests: it has no design and no estimate.",
+            cause="There is nothing to estimate without data.units, design and estimate.",
+            next_step=f"Add these, or build what it asks for: eocausal ingest {path} --out FOLDER.",
+        )
+    study = _checked(Study, path, value, lines, problems)
+    return StudyFile(path, study, lines)
+
+
+def read_ingestion(path: Path | str) -> IngestFile:
+    """Read what a study file says of places and imagery; it need not have a design.
+
+    Raises
+    ------
+    StudyError
+        As of :func:`read_study`.
+    """
+    path = Path(path)
+    value, lines, problems = _parse(path)
+    if isinstance(value, dict) and not _only_ingests(value):
+        return StudyFile(path, _checked(Study, path, value, lines, problems), lines)
+    return IngestFile(path, _checked(Ingestion, path, value, lines, problems), lines)
+
+
+def _only_ingests(value: dict[str, Any]) -> bool:
+    data = value.get("data")
+    named = set(value) | (set(data) if isinstance(data, dict) else set())
+    places = isinstance(data, dict) and bool({"imagery", "panel"} & set(data))
+    return places and not {"units", "design", "estimate", "checks", "report"} & named
+
+
+def _checked(
+    model: type[S], path: Path, value: Any, lines: Mapping[Location, int], problems: list[str]
+) -> S:
+    """Check a plain value against a model, and for what no single key shows."""
+    study: S | None = None
     try:
-        study = Study.model_validate(value)
+        study = model.model_validate(value)
     except ValidationError as error:
         problems += [
-            locate(lines, *_explain(item))
+            locate(lines, *_explain(model, item))
             for item in error.errors(include_url=False, include_context=True)
         ]
     if study is not None:
+        problems += [locate(lines, *found) for found in _wrong_sources(study)]
+    if isinstance(study, Study):
         problems += [locate(lines, *found) for found in _contradictions(study)]
     try:
         root = (path.parent / _expand(_raw_root(value))).resolve()
@@ -116,7 +171,7 @@ def read_study(path: Path | str) -> StudyFile:
     if problems or study is None:
         raise _error(path, sorted(dict.fromkeys(problems), key=line_of))
     data = study.data.model_copy(update={"root": str(root)})
-    return StudyFile(path, study.model_copy(update={"data": data}), lines)
+    return study.model_copy(update={"data": data})
 
 
 def _raw_root(value: Any) -> str:
@@ -206,9 +261,9 @@ def _walk(node: yaml.Node, where: Location = ()) -> Iterator[tuple[Location, int
             yield from _walk(item, (*where, i))
 
 
-def _model_at(where: Location) -> type[BaseModel] | None:
+def _model_at(whole: type[BaseModel], where: Location) -> type[BaseModel] | None:
     """Return the section that the study has at a location."""
-    model: type[BaseModel] | None = Study
+    model: type[BaseModel] | None = whole
     for part in where:
         if isinstance(part, int):
             continue
@@ -216,6 +271,11 @@ def _model_at(where: Location) -> type[BaseModel] | None:
             return None
         model = _model_in(model.model_fields[part].annotation)
     return model
+
+
+def _keys(model: type[BaseModel] | None) -> list[str]:
+    fields = {} if model is None else model.model_fields
+    return [field.alias or name for name, field in fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -229,24 +289,21 @@ def _near(value: Any, allowed: Sequence[str]) -> str:
     return (f"; closest: {close[0]}" if close else "") + f"; allowed: {', '.join(allowed)}"
 
 
-def _explain(error: Any) -> tuple[Location, str]:
+def _explain(model: type[BaseModel], error: Any) -> tuple[Location, str]:
     """Turn one pydantic error into a location and a sentence."""
-    where: Location = tuple(error["loc"])
+    where: Location = tuple(p for p in error["loc"] if "[" not in str(p))
     while where and where[-1] in ("float", "str"):
         where = where[:-1]
     kind, given = error["type"], _short(error["input"])
     if kind == "extra_forbidden":
-        section = _model_at(where[:-1])
-        allowed = list(section.model_fields) if section is not None else []
+        allowed = _keys(_model_at(model, where[:-1]))
         return where, "unknown key" + _near(where[-1], allowed)
     if kind == "missing":
         return where, "missing; this key is required"
     if kind == "literal_error":
-        section = _model_at(where[:-1] if isinstance(where[-1], str) else where[:-2])
         return where, f"{given} is not allowed" + _near(error["input"], _literals(error))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        section = _model_at(where)
-        allowed = list(section.model_fields) if section is not None else []
+        allowed = _keys(_model_at(model, where))
         return where, f"{given} is not a mapping; allowed keys: {', '.join(allowed)}"
     if kind == "too_short":
         return where, "the list is empty"
@@ -263,6 +320,55 @@ def _literals(error: Any) -> list[str]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+_OF_FILES = ("band_names", "band_pattern", "time_pattern", "neighborhood_pattern", "nodata")
+
+
+def _wrong_sources(study: Ingestion) -> Iterator[tuple[Location, str]]:
+    """Yield what is wrong with where scenes come from, and with the periods."""
+    data = study.data
+    if data.imagery is None and data.panel is None:
+        yield ("data",), "neither imagery nor panel is given; there is nothing to ingest"
+    sections: dict[str, LooksSection | None] = {"imagery": data.imagery, "panel": data.panel}
+    for name, section in sections.items():
+        if section is None:
+            continue
+        at: Location = ("data", name)
+        yield from _wrong_source(section, at, borrows=name == "panel" and data.imagery is not None)
+        periods = getattr(section, "periods", None)
+        if periods is not None:
+            yield from _wrong_periods(periods, (*at, "periods"))
+
+
+def _wrong_source(
+    section: LooksSection, at: Location, *, borrows: bool
+) -> Iterator[tuple[Location, str]]:
+    given = section.sources
+    if len(given) > 1:
+        yield (*at, given[1]), f"{given[0]} is given too; give one source of scenes"
+    if not given and not borrows:
+        yield at, "no source of scenes; give one of files, stac, catalog, grids"
+    if section.lock is not None and not {"stac", "catalog"} & set(given):
+        yield (*at, "lock"), "a lock keeps what a search found; give stac or catalog with it"
+    if "files" not in given:
+        for name in _OF_FILES:
+            if getattr(section, name) is not None:
+                yield (*at, name), "it is for files"
+    if {"stac", "catalog"} & set(given):
+        for name in ("time", "item_pattern", "files_crs"):
+            if getattr(section, name) is not None:
+                yield (*at, name), "it is for files and grids"
+
+
+def _wrong_periods(periods: PeriodsSection, at: Location) -> Iterator[tuple[Location, str]]:
+    ways = [n for n in ("labels", "every", "dates") if getattr(periods, n) is not None]
+    if len(ways) != 1:
+        yield at, "give labels, or every with from and to, or dates"
+    elif (periods.every is None) != (periods.start is None and periods.end is None):
+        yield at, "every, from and to belong together"
+    elif periods.every is not None and (periods.start is None or periods.end is None):
+        yield at, "every needs from and to"
 
 
 def _contradictions(study: Study) -> Iterator[tuple[Location, str]]:

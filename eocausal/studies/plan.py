@@ -10,7 +10,9 @@ import pandas as pd
 
 from eocausal.errors import EocausalError
 from eocausal.studies.decisions import trial_of
+from eocausal.studies.ingest_stages import cube_arguments
 from eocausal.studies.inputs import input_files
+from eocausal.studies.load import read_study
 from eocausal.studies.power import MinimumDetectableEffect, minimum_detectable_effect
 from eocausal.studies.records import plain_records
 from eocausal.studies.schema import Study
@@ -19,7 +21,7 @@ from eocausal.studies.validate import Validation, inspect_study
 if TYPE_CHECKING:
     from eocausal.ingest.plan import CubePlan
 
-__all__ = ["StudyPlan", "plan_study"]
+__all__ = ["StudyPlan", "input_sizes", "plan_chips", "plan_study"]
 
 PIXEL_FEATURES_PER_SECOND = 2e9
 SECONDS_PER_SPLIT_AND_UNIT = 1.5e-3
@@ -95,10 +97,11 @@ def plan_study(path: Path | str) -> StudyPlan:
     StudyError
         If the study file itself is wrong.
     """
+    read_study(path)
     found = inspect_study(path)
-    study = found.file.study
-    facts = [*found.facts, *_sizes(found)]
-    cube = _cube(found)
+    study = found.study
+    facts = [*found.facts, *input_sizes(found)]
+    cube = plan_chips(found)
     power = _power(study, found.units)
     problems = list(found.problems)
     n = len(found.units) if found.units is not None else 0
@@ -107,7 +110,8 @@ def plan_study(path: Path | str) -> StudyPlan:
     )
 
 
-def _sizes(found: Validation) -> list[str]:
+def input_sizes(found: Validation) -> list[str]:
+    """Say how many files of each kind are read, and how big they are."""
     try:
         groups = input_files(found.file)
     except EocausalError:
@@ -119,26 +123,19 @@ def _sizes(found: Validation) -> list[str]:
     ]
 
 
-def _cube(found: Validation) -> CubePlan | None:
-    if found.places is None or found.scenes is None:
+def plan_chips(found: Validation) -> CubePlan | None:
+    """Plan the cube, if the study has imagery and it can be read."""
+    if found.places is None or not {"imagery"} <= set(found.scenes) & set(found.periods):
         return None
     from eocausal.ingest.plan import plan_cube
 
-    image = found.file.study.data.imagery
-    places = found.places
     return found.attempt(
         ("data", "imagery"),
         lambda: plan_cube(
-            places,
-            found.scenes,
-            image.bands,
-            image.resolution,
-            image.size,
-            image.periods,
-            crs=image.crs,
-            mask_band=image.mask_band,
+            found.places, found.scenes["imagery"], periods=found.periods["imagery"],
+            **cube_arguments(found.file.study.data),
         ),
-    )
+    )  # fmt: skip
 
 
 def _power(study: Study, units: pd.DataFrame | None) -> MinimumDetectableEffect | None:

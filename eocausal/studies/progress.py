@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["Live", "Quiet", "Reporter"]
+__all__ = ["Advance", "Live", "Quiet", "Reporter"]
 
-Advance = Callable[[int, int], None]
+
+class Advance(Protocol):
+    """Told how many are done of how many, and perhaps how fast."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Take note."""
 
 
 class Reporter(Protocol):
@@ -24,8 +29,12 @@ class Reporter(Protocol):
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
-        """Say that a stage runs; give a function for (done, in all)."""
+        """Say that a stage runs; give what is told how far it is."""
         ...
+
+
+def _say_nothing(done: int, total: int, note: str = "") -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class Quiet:
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
         """Say nothing."""
-        yield lambda done, total: None
+        yield _say_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +76,9 @@ class Live:
     def stage(self, title: str) -> Iterator[Advance]:
         """Show a bar that fills."""
         task = self.bars.add_task(title, total=None, state="")
-        yield lambda done, total: self.bars.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            self.bars.update(task, completed=done, total=total, state=note)
+
+        yield advance
         self.bars.update(task, total=1, completed=1, state="done")

@@ -84,10 +84,8 @@ def estimates_schema() -> dict[str, Any]:
 
 
 def study_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a study file."""
-    from eocausal.studies.schema import Study
+    """Return the JSON Schema of a study file, whole or only to be ingested."""
+    from eocausal.studies.schema import Ingestion, Study
 
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Study.model_json_schema(mode="validation"),
-    }
+    schema = TypeAdapter[Study | Ingestion](Study | Ingestion).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eocausal.checks.base import CheckResult, Verdict, worst
-from eocausal.errors import StudyError
-from eocausal.provenance import StageCache, hash_file, hash_json, versions, write_json
-from eocausal.studies.inputs import FileHashes, digests, input_files
+from eocausal.provenance import hash_json
+from eocausal.studies.engine import execute, remove_stale, run_folder
 from eocausal.studies.load import StudyFile, read_study
 from eocausal.studies.progress import Quiet, Reporter
-from eocausal.studies.stages import OUTPUTS, Stage, stages_of
+from eocausal.studies.stages import OUTPUTS, stages_of
 from eocausal.studies.workspace import Workspace
+
+if TYPE_CHECKING:
+    from eocausal.ingest.schedule import Scheduler
 
 __all__ = ["RunResult", "run_study"]
 
@@ -57,7 +53,11 @@ class RunResult:
 
 
 def run_study(
-    path: Path | str, out: Path | str, *, workers: int = 2, reporter: Reporter | None = None
+    path: Path | str,
+    out: Path | str,
+    *,
+    scheduler: Scheduler | None = None,
+    reporter: Reporter | None = None,
 ) -> RunResult:
     """Run a study into a folder.
 
@@ -71,8 +71,8 @@ def run_study(
         The study file.
     out
         The run folder; see the README for what it will hold.
-    workers
-        Threads for reading images; the results do not depend on it.
+    scheduler
+        Who reads images, instead of ``data.scheduler``; the results do not depend on it.
     reporter
         Told of every stage.
 
@@ -81,69 +81,21 @@ def run_study(
     EocausalError
         Of the stage that could not be done; what earlier stages left is kept.
     """
-    file, folder = read_study(path), Path(out).resolve()
-    _refuse_foreign(folder)
-    try:
-        (folder / ".stages").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(
-            f"The run folder {folder} cannot be made.",
-            cause=f"{error.strerror}.",
-            next_step="Give another --out.",
-        ) from error
-    with _locked(folder):
-        return _run(file, folder, workers, reporter or Quiet())
-
-
-def _run(file: StudyFile, folder: Path, workers: int, reporter: Reporter) -> RunResult:
     from eocausal.studies.reporting import read_checks
 
-    for left in folder.glob(".*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
-    stored = StageCache(folder / ".stages")
-    files = FileHashes(stored.folder / "files.json").groups(input_files(file), file.root)
-    space = Workspace(file, folder, workers)
-    hashes = {**digests(files), "encoder": _encoder_hash(file)}
-    space.hashes.update({f"inputs {what}": digest for what, digest in digests(files).items()})
-    timings = _read_timings(stored.folder / "timings.json")
-    ran: list[str] = []
-    stages = stages_of(file.study)
-    for stage in stages:
-        key = stored.key(
-            stage.name,
-            {"study": stage.parameters(file.study), "versions": versions(), "code": _code()},
-            {need: hashes[need] for need in stage.needs},
+    file = read_study(path)
+    with run_folder(out) as folder:
+        space = Workspace(file, folder, scheduler)
+        done = execute(
+            stages_of(file.study), space, reporter or Quiet(), {"encoder": _encoder_hash(file)}
         )
-        outputs = stored.fresh(stage.name, key)
-        if outputs is None:
-            outputs, seconds = _do(stage, key, stored, space, reporter)
-            timings[stage.name] = seconds
-            write_json(stored.folder / "timings.json", timings)
-            ran.append(stage.title)
-        else:
-            reporter.done(stage.title)
-        hashes[stage.name] = hash_json(outputs)
-        space.hashes.update({n: h for n, h in outputs.items() if not n.startswith(".")})
-    _remove_stale(folder, space.hashes)
-    if ran or not (folder / "provenance.json").exists():
-        _write_provenance(space, files, timings)
-    records = json.loads((folder / "estimates.json").read_text(encoding="utf-8"))
-    return RunResult(
-        folder, tuple(ran), tuple(records), tuple(read_checks(folder)), space.kept("claim.json")
-    )
-
-
-def _do(
-    stage: Stage, key: str, stored: StageCache, space: Workspace, reporter: Reporter
-) -> tuple[dict[str, str], float]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    begin = time.perf_counter()
-    limit = 1 if stage.one_thread else None
-    with reporter.stage(stage.title) as advance, threadpool_limits(limit):
-        outputs = stage.work(space, advance)
-        hashes = stored.store(stage.name, key, outputs)
-    return hashes, round(time.perf_counter() - begin, 3)
+        remove_stale(folder, OUTPUTS, space.hashes)
+        done.write_provenance(space)
+        records = json.loads((folder / "estimates.json").read_text(encoding="utf-8"))
+        return RunResult(
+            folder, tuple(done.ran), tuple(records), tuple(read_checks(folder)),
+            space.kept("claim.json"),
+        )  # fmt: skip
 
 
 def _encoder_hash(file: StudyFile) -> str:
@@ -155,83 +107,3 @@ def _encoder_hash(file: StudyFile) -> str:
 
     card = load_card(file.root / model.card if "/" in model.card else model.card)
     return hash_json(card.model_dump(mode="json"))
-
-
-@cache
-def _code() -> str:
-    """Hash the package's own source, so that a changed installation never passes for the old."""
-    package = Path(__file__).parents[1]
-    sources = (p for p in package.rglob("*") if p.suffix in {".py", ".j2", ".css", ".js"})
-    return hash_json({p.relative_to(package).as_posix(): hash_file(p) for p in sorted(sources)})
-
-
-def _read_timings(path: Path) -> dict[str, float]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return {}
-
-
-def _remove_stale(folder: Path, made: Mapping[str, str]) -> None:
-    """Remove outputs of an earlier version of the study that this one does not make."""
-    for name in set(OUTPUTS) - set(made):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _write_provenance(
-    space: Workspace, files: Mapping[str, Mapping[str, str]], timings: Mapping[str, float]
-) -> None:
-    write_json(space.folder / "provenance.json", {
-        "study": space.study.study,
-        "file": space.file.path.name,
-        "seed": space.study.seed,
-        "versions": versions(),
-        "inputs": {what: dict(group) for what, group in files.items()},
-        "outputs": {n: h for n, h in space.hashes.items() if not n.startswith("inputs ")},
-        "timings": {"finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "seconds": dict(timings)},
-    })  # fmt: skip
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder with things that no run made."""
-    if not folder.exists() or (folder / ".stages").exists():
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise StudyError(
-            f"{folder} exists and is not a run folder.",
-            cause="A run replaces what it finds under the names of its outputs.",
-            next_step="Give another --out, or empty that folder.",
-        )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the system lets go of it however the process ends."""
-    with (folder / ".lock").open("a+b") as handle:
-        try:
-            _lock(handle.fileno())
-        except OSError as error:
-            raise StudyError(
-                f"Another run is using {folder}.",
-                cause="Two runs in one folder would overwrite each other.",
-                next_step="Wait for it to end, or give another --out.",
-            ) from error
-        yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,21 +6,22 @@ written as its name or as a mapping with one key: ``hc2`` or ``{conley: {km: 50}
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from eocausal.studies.schema_base import (
+    Choice,
+    IsoDate,
+    NoOptions,
+    OneOrMore,
+    Section,
+    Sizes,
+    Text,
+    several,
+    switch,
 )
-from pydantic_core import CoreSchema
+from eocausal.studies.schema_imagery import ImagerySection, PanelSection
 
 __all__ = [
     "BasisChoice",
@@ -29,99 +30,11 @@ __all__ = [
     "DesignSection",
     "EncoderChoice",
     "EstimateSection",
+    "Ingestion",
+    "PlacesData",
     "Study",
     "VcovChoice",
 ]
-
-
-def _text(value: Any) -> Any:
-    """Read numbers and dates as text: YAML types an unquoted ``2000`` or ``2008-01-01``."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return str(value)
-    return value.isoformat() if isinstance(value, date) else value
-
-
-def _several(value: Any) -> Any:
-    """Read one value as a list of one."""
-    return value if isinstance(value, list | tuple) or value is None else [value]
-
-
-Text = Annotated[
-    str,
-    BeforeValidator(_text, json_schema_input_type=str | int | float),
-    Field(min_length=1),
-]
-_OneOrMore = BeforeValidator(_several, json_schema_input_type=str | list[str])
-Texts = Annotated[tuple[Text, ...], _OneOrMore, Field(min_length=1)]
-Sizes = Annotated[
-    tuple[PositiveInt, ...],
-    BeforeValidator(_several, json_schema_input_type=int | list[int]),
-    Field(min_length=1),
-]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _iso(value: str) -> str:
-    """Accept a year, a month or a day."""
-    parts = value.split("-")
-    try:
-        whole = [int(p) for p in (*parts, "1", "1")[: max(3, len(parts))]]
-        if not all(p.isdigit() for p in parts) or len(parts[0]) != 4:
-            whole = [0, 0, 0]
-        date(*whole)
-    except (ValueError, TypeError):
-        raise ValueError(f"{value!r} is not a date; write it as YYYY-MM-DD") from None
-    return value
-
-
-def _switch(value: Any) -> Any:
-    """Read ``false`` as left out and ``true`` as with all defaults."""
-    return ({} if value else None) if isinstance(value, bool) else value
-
-
-IsoDate = Annotated[Text, AfterValidator(_iso)]
-
-
-class Section(BaseModel):
-    """A mapping of the study file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Choice(Section):
-    """A mapping with exactly one key, which may be written as that key alone."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {k: {} if v is None else v for k, v in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            named = ", ".join(sorted(self.model_fields_set)) or "none"
-            raise ValueError(
-                f"choose exactly one of {', '.join(type(self).model_fields)} (given: {named})"
-            )
-        return self
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        whole = handler.resolve_ref_schema(handler(core_schema))
-        return {"anyOf": [{"enum": list(cls.model_fields)}, dict(whole)]}
-
-    @property
-    def name(self) -> str:
-        """The key that was chosen."""
-        return next(iter(self.model_fields_set))
 
 
 class UnitsSection(Section):
@@ -152,39 +65,6 @@ class NeighborhoodsSection(Section):
     layer: Text | None = None
 
 
-class ImagerySection(Section):
-    """The images and the chips to cut from them."""
-
-    files: Texts = Field(description="A folder, a pattern or a list of GeoTIFFs.")
-    bands: Texts = Field(description="Bands of the cube, by the names they have in the files.")
-    band_names: Texts | None = Field(
-        default=None,
-        description="Names of all bands of a file in order, where the files have none.",
-    )
-    resolution: PositiveFloat = Field(description="Pixel side of the chips in metres.")
-    size: PositiveInt | None = Field(default=None, description="Pixels per side of a chip.")
-    time: IsoDate | None = Field(
-        default=None, description="Date of all files, where they carry none."
-    )
-    time_pattern: Text | None = Field(
-        default=None, description="Regular expression with a group (?P<date>...) or (?P<year>...)."
-    )
-    neighborhood_pattern: Text | None = Field(
-        default=None,
-        description="Regular expression with a group (?P<neighborhood>...), for a file per place.",
-    )
-    periods: Texts = ("all",)
-    units: Text = "DN"
-    mask_band: Text | None = Field(
-        default=None, description="Band that is nonzero where it is clear."
-    )
-    nodata: float | None = None
-    files_crs: Text | None = Field(default=None, description="CRS of files that do not say theirs.")
-    crs: Text | None = Field(default=None, description="CRS of all chips; default the UTM zones.")
-    resampling: Literal["bilinear", "nearest"] = "bilinear"
-    max_failed: Share = 0.5
-
-
 class RandomConvSection(Section):
     """Random convolutional features."""
 
@@ -207,12 +87,27 @@ class EncoderChoice(Choice):
     model: CardSection | None = None
 
 
-class DataSection(Section):
-    """What is read; files are relative to ``root``, and ``root`` to the study file."""
+class PlacesData(Section):
+    """What is read of places; files are relative to ``root``, and ``root`` to the study file."""
 
     root: Text = "."
-    units: UnitsSection
     neighborhoods: NeighborhoodsSection
+    imagery: ImagerySection | None = None
+    panel: PanelSection | None = None
+    scheduler: Text = Field(
+        default="threads",
+        description="Who reads images: threads, threads:4, processes:4, or tcp://HOST:PORT of a "
+        "dask scheduler. The results do not depend on it.",
+    )
+    memory_gb: PositiveFloat = Field(
+        default=1.0, description="Memory that a worker may use to build the cube, about."
+    )
+
+
+class DataSection(PlacesData):
+    """What a study reads; files are relative to ``root``, and ``root`` to the study file."""
+
+    units: UnitsSection
     imagery: ImagerySection
     encoder: EncoderChoice = EncoderChoice(random_conv=RandomConvSection())
 
@@ -231,10 +126,6 @@ class DesignSection(Section):
     """Who was treated, when, and how that was decided."""
 
     trial: TrialSection
-
-
-class NoOptions(Section):
-    """A choice without options."""
 
 
 class ClusteredSection(Section):
@@ -286,7 +177,7 @@ class HeterogeneitySection(Section):
     splits: Annotated[int, Field(ge=2, le=1000)] = 20
     targets: Annotated[
         tuple[Literal["autoc", "qini"], ...],
-        _OneOrMore,
+        OneOrMore,
         Field(min_length=1),
     ] = ("autoc", "qini")
 
@@ -314,7 +205,7 @@ class EstimateSection(Section):
 
     outcome: Text
     covariates: Annotated[
-        tuple[Text, ...], BeforeValidator(_several, json_schema_input_type=str | list[str])
+        tuple[Text, ...], BeforeValidator(several, json_schema_input_type=str | list[str])
     ] = ()
     missing_covariates: Literal["impute", "drop", "refuse"] = Field(
         default="impute", description="impute: the mean, and an indicator of missingness."
@@ -325,20 +216,20 @@ class EstimateSection(Section):
     )
     average: Annotated[
         tuple[Method, ...] | None,
-        _OneOrMore,
+        OneOrMore,
     ] = Field(default=None, description="Default: all that the covariates and the imagery allow.")
     vcov: Annotated[
         tuple[VcovChoice, ...],
-        BeforeValidator(_several, json_schema_input_type=str | list[str | VcovChoice]),
+        BeforeValidator(several, json_schema_input_type=str | list[str | VcovChoice]),
     ] = Field(default=(), description="Besides the variance that the design implies.")
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     heterogeneity: Annotated[
         HeterogeneitySection | None,
-        BeforeValidator(_switch, json_schema_input_type=bool | HeterogeneitySection | None),
+        BeforeValidator(switch, json_schema_input_type=bool | HeterogeneitySection | None),
     ] = HeterogeneitySection()
     map: Annotated[
         MapSection | None,
-        BeforeValidator(_switch, json_schema_input_type=bool | MapSection | None),
+        BeforeValidator(switch, json_schema_input_type=bool | MapSection | None),
     ] = MapSection()
 
     @model_validator(mode="before")
@@ -390,7 +281,7 @@ class ReportSection(Section):
     title: Text | None = None
     outcome: Text | None = Field(default=None, description="The outcome in words.")
     unit: Text | None = Field(default=None, description="What the outcome is measured in.")
-    notes: Annotated[tuple[Text, ...], _OneOrMore] = Field(
+    notes: Annotated[tuple[Text, ...], OneOrMore] = Field(
         default=(), description="Sentences that a reader must know."
     )
     truth: Text | None = Field(
@@ -398,17 +289,28 @@ class ReportSection(Section):
     )
 
 
-class Study(Section):
-    """A whole study: data, design, estimates, checks, report, seed."""
+class Ingestion(Section):
+    """A study that only ingests: places and imagery, without a design."""
 
     study: Text
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    data: PlacesData
+
+    @property
+    def title(self) -> str:
+        """Title of the study."""
+        return self.study
+
+
+class Study(Ingestion):
+    """A whole study: data, design, estimates, checks, report, seed."""
+
     data: DataSection
     design: DesignSection
     estimate: EstimateSection
     checks: Annotated[
         tuple[CheckChoice, ...],
-        BeforeValidator(_several, json_schema_input_type=str | list[str | CheckChoice]),
+        BeforeValidator(several, json_schema_input_type=str | list[str | CheckChoice]),
     ] = (
         CheckChoice(leakage=LeakageSection()),
         CheckChoice(balance=BalanceSection()),

@@ -6,8 +6,7 @@ was killed goes on with the same numbers as one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +14,16 @@ import pandas as pd
 
 from eocausal.effects import EffectEstimate, Status
 from eocausal.folds import GroupFolds, RandomFolds
-from eocausal.provenance import FailureLedger, atomic_path, write_json
-from eocausal.studies.decisions import encoder_of, resampling_of, variances_of
+from eocausal.ingest.times import ALL
+from eocausal.provenance import FailureLedger, write_json
+from eocausal.studies.decisions import encoder_of, variances_of
+from eocausal.studies.engine import Stage, resolved, scope
+from eocausal.studies.ingest_stages import INGESTED, ingest_stages, write_study
+from eocausal.studies.progress import Advance
 from eocausal.studies.records import plain_records, write_estimates
+from eocausal.studies.scenes import periods_of, refuse_late_scenes
 from eocausal.studies.schema import CheckChoice, Study
-from eocausal.studies.workspace import Workspace, refuse_late_scenes
+from eocausal.studies.workspace import Workspace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,12 +32,10 @@ if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
     from eocausal.estimators.ranking import Target
 
-__all__ = ["OUTPUTS", "Progress", "Stage", "resolved", "stages_of"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["OUTPUTS", "leakage_alpha", "stages_of"]
 
 OUTPUTS = (
-    "study.yaml", "cube.zarr", "embedding.zarr", "effects.parquet", "effects.gpkg", "effects.tif",
+    *INGESTED, "study.yaml", "embedding.zarr", "effects.parquet", "effects.gpkg", "effects.tif",
     "estimates.json", "estimates.csv", "checks.json", "figures", "report.html",
     "failures.parquet",
 )  # fmt: skip
@@ -48,36 +50,7 @@ WHY_NOT_RANDOM = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage.
-
-    Attributes
-    ----------
-    name
-        Id in ``.stages``.
-    title
-        What it does, for the progress display.
-    parameters
-        The part of the study that it depends on.
-    needs
-        Groups of input files and names of stages that it depends on.
-    work
-        Does it and returns the names of its outputs within the run folder.
-    one_thread
-        Whether linear algebra is held to one thread, so that sums are taken in the same order, and
-        the last digits are the same, on any number of cores.
-    """
-
-    name: str
-    title: str
-    parameters: Callable[[Study], Any]
-    needs: tuple[str, ...]
-    work: Callable[[Workspace, Progress], list[str]]
-    one_thread: bool = True
-
-
-def check_inputs(space: Workspace, progress: Progress) -> list[str]:
+def check_inputs(space: Workspace, progress: Advance) -> list[str]:
     """Read every table and header, and refuse leaks, before anything costly is done."""
     from eocausal.checks.leakage import refuse_leaks
 
@@ -85,8 +58,10 @@ def check_inputs(space: Workspace, progress: Progress) -> list[str]:
     raw = space.tables.raw
     trial.assignment(raw)
     refuse_leaks(raw, trial, estimate.covariates, alpha=leakage_alpha(space.study))
-    refuse_late_scenes(space.scenes, space.study.data.imagery.periods, trial)
-    notes = {"notes": list(space.tables.notes), "scenes": len(space.scenes)}
+    scenes = space.scenes()
+    periods = periods_of(space.study.data.imagery.periods, scenes)
+    refuse_late_scenes(scenes, periods or [ALL], trial)
+    notes = {"notes": list(space.tables.notes), "scenes": scenes["href"].nunique()}
     return [space.keep("inputs.json", notes), space.keep_ledger("inputs", space.tables.ledger)]
 
 
@@ -96,28 +71,7 @@ def leakage_alpha(study: Study) -> float:
     return chosen.alpha if chosen is not None else 1e-6
 
 
-def build(space: Workspace, progress: Progress) -> list[str]:
-    """Cut the chips."""
-    from eocausal.ingest.cube import build_cube
-
-    image = space.study.data.imagery
-    scenes = space.scenes
-    ledger = FailureLedger(list(space.scan_ledger.rows))
-    try:
-        build_cube(
-            space.tables.places, scenes, bands=image.bands, resolution=image.resolution,
-            size=image.size, periods=image.periods, crs=image.crs,
-            resampling=resampling_of(image.resampling), mask_band=image.mask_band,
-            max_failed=image.max_failed, ledger=ledger, progress=progress,
-            workers=space.workers, units=image.units, out=space.folder / "cube.zarr",
-        )  # fmt: skip
-    finally:
-        failures = space.keep_ledger("cube", ledger)
-        ledger.write(space.folder / "failures.parquet")
-    return ["cube.zarr", failures]
-
-
-def embed(space: Workspace, progress: Progress) -> list[str]:
+def embed(space: Workspace, progress: Advance) -> list[str]:
     """Turn chips into features."""
     from eocausal.checks.leakage import refuse_embedding_leak
     from eocausal.encoders.base import encode
@@ -131,7 +85,7 @@ def embed(space: Workspace, progress: Progress) -> list[str]:
     return ["embedding.zarr"]
 
 
-def average(space: Workspace, progress: Progress) -> list[str]:
+def average(space: Workspace, progress: Advance) -> list[str]:
     """Estimate the average effect from the tables alone."""
     from eocausal.estimators.randomized import difference_in_means, lin_adjusted, outcome_of
     from eocausal.studies.power import minimum_detectable_effect
@@ -158,7 +112,7 @@ def _under_all(estimate: EffectEstimate, others: list[Any], level: float) -> lis
     return [replace(e, level=level).record() for e in each]
 
 
-def effects(space: Workspace, progress: Progress) -> list[str]:
+def effects(space: Workspace, progress: Advance) -> list[str]:
     """Learn how the effect varies with the image, and carry it to every neighborhood."""
     from eocausal.estimators.transport import transport
 
@@ -198,7 +152,7 @@ def _write_map(effect_map: EffectMap, space: Workspace, resolution: float | None
     return names
 
 
-def rank(space: Workspace, progress: Progress) -> list[str]:
+def rank(space: Workspace, progress: Advance) -> list[str]:
     """Ask whether images tell the arms apart, and whether they tell who gains more."""
     from eocausal.estimators.propensity import treatment_auc
     from eocausal.estimators.ranking import AUTOC, Qini, rate_over_splits
@@ -235,7 +189,7 @@ def rank(space: Workspace, progress: Progress) -> list[str]:
     return [space.keep("ranking.json", kept)]
 
 
-def run_checks(space: Workspace, progress: Progress) -> list[str]:
+def run_checks(space: Workspace, progress: Advance) -> list[str]:
     """Run the checks that the study asks for; leakage is always among them."""
     chosen = list(space.study.checks)
     if not any(c.name == "leakage" for c in chosen):
@@ -282,47 +236,18 @@ def _has_image(space: Workspace) -> NDArray[np.bool_]:
     return space.tables.raw["neighborhood"].isin(labels).to_numpy()
 
 
-def collect(space: Workspace, progress: Progress) -> list[str]:
+def collect(space: Workspace, progress: Advance) -> list[str]:
     """Put the results where users look for them."""
-    import yaml
-
     records = [*space.kept("average.json")]
     if space.study.estimate.heterogeneity is not None:
         records += [*space.kept("effects.json")["records"], *space.kept("ranking.json")["records"]]
     write_estimates(space.folder, records)
     ledger = FailureLedger()
-    for stage in ("inputs", "cube"):
+    for stage in ("inputs", "scenes", "cube", "panel"):
         ledger.rows += FailureLedger.read(space.part(f"{stage}.failures.parquet")).rows
     ledger.write(space.folder / "failures.parquet")
-    with atomic_path(space.folder / "study.yaml") as temporary:
-        text = yaml.safe_dump(resolved(space.study), sort_keys=False, allow_unicode=True)
-        temporary.write_text(text, encoding="utf-8")
+    write_study(space)
     return ["estimates.json", "estimates.csv", "failures.parquet", "study.yaml"]
-
-
-def resolved(study: Study) -> dict[str, Any]:
-    """Return a study as plain values with every default written out; it reads back as equal."""
-    plain = study.model_dump(mode="json", exclude_none=True)
-    for name in ("heterogeneity", "map"):
-        plain["estimate"].setdefault(name, False)
-    return plain
-
-
-def _scope(*parts: str) -> Callable[[Study], Any]:
-    """Return a function that picks parts of a study, as ``section.key``, but never its root."""
-
-    def pick(study: Study) -> Any:
-        plain = resolved(study)
-        plain["data"].pop("root")
-        found = {}
-        for part in parts:
-            value: Any = plain
-            for key in part.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
-            found[part] = value
-        return found
-
-    return pick
 
 
 _TABLES = (
@@ -333,29 +258,28 @@ _TABLES = (
 _LEARNED = (*_TABLES, "estimate.heterogeneity", "estimate.map", "seed")
 
 
-def stages_of(study: Study) -> list[Stage]:
+def stages_of(study: Study) -> list[Stage[Workspace]]:
     """Return the stages of a study in the order they run."""
     from eocausal.studies.reporting import report
 
     tables = ("units", "neighborhoods", "inputs")
-    stages = [
-        Stage("inputs", "Check inputs", _scope("data", "design", "estimate", "checks"),
-              ("units", "neighborhoods", "imagery"), check_inputs),
-        Stage("cube", "Cut chips", _scope("data.imagery", "data.neighborhoods"),
-              ("neighborhoods", "imagery"), build, one_thread=False),
-        Stage("embedding", "Encode chips", _scope("data.encoder", "seed", "design.trial.start"),
+    found, *ingested = ingest_stages(study)
+    stages: list[Stage[Workspace]] = [
+        found,
+        Stage("inputs", "Check inputs", scope("data", "design", "estimate", "checks"),
+              ("units", "neighborhoods", "scenes"), check_inputs),
+        *ingested,
+        Stage("embedding", "Encode chips", scope("data.encoder", "seed", "design.trial.start"),
               ("cube", "encoder"), embed, one_thread=False),
-        Stage("average", "Average effect", _scope(*_TABLES), tables, average),
+        Stage("average", "Average effect", scope(*_TABLES), tables, average),
     ]  # fmt: skip
     if study.estimate.heterogeneity is not None:
         stages += [
-            Stage(
-                "effects", "Effects by place", _scope(*_LEARNED), (*tables, "embedding"), effects
-            ),
-            Stage("ranking", "Who gains more", _scope(*_LEARNED), (*tables, "embedding"), rank),
+            Stage("effects", "Effects by place", scope(*_LEARNED), (*tables, "embedding"), effects),
+            Stage("ranking", "Who gains more", scope(*_LEARNED), (*tables, "embedding"), rank),
         ]
     stages.append(
-        Stage("checks", "Checks", _scope("checks", *_TABLES, "seed"),
+        Stage("checks", "Checks", scope("checks", *_TABLES, "seed"),
               (*tables, "embedding"), run_checks)
     )  # fmt: skip
     before = tuple(s.name for s in stages)

@@ -27,11 +27,17 @@ data:
     y: lat
     size_m: 1000 # side of the square around a point, in metres
   imagery:
-    files: landsat # a folder, a pattern (landsat/*.tif) or a list of GeoTIFFs
-    bands: [blue, green, red, nir] # as the files name them
+    files: landsat # a folder, a pattern (landsat/*.tif) or a list of GeoTIFFs; or instead of it:
+    # stac:
+    #   url: https://earth-search.aws.element84.com/v1
+    #   collections: sentinel-2-l2a
+    #   bands: [blue, green, red, nir, scl]
+    # lock: scenes.lock.json # what the search found; while it is there, nothing is searched
+    bands: [blue, green, red, nir] # as the files name them; or "ndvi = (nir - red) / (nir + red)"
     # band_names: [blue, green, red, nir, swir1] # all bands in order, if the files have no names
     # time: "2015-06" # date of all files, if they carry none
-    # mask_band: clear # a band that is nonzero where the pixel is clear
+    # mask: {{qa_pixel: {{dilate: 2}}}} # or scl, cloud_probability, nonzero, values
+    # composite: median # of the clear looks of a period; or mean, medoid, percentile, best_pixel
     resolution: 30 # metres per pixel
     periods: [all] # or e.g. [2013/2015]; must end before the trial began
     units: DN

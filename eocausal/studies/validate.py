@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING, TypeVar
 
 from eocausal.errors import EocausalError, StudyError
 from eocausal.ingest.grid import parse_crs
-from eocausal.ingest.times import parse_period
+from eocausal.ingest.times import ALL, parse_period
 from eocausal.studies.assemble import complete_covariates, link, read_places, read_units
-from eocausal.studies.decisions import encoder_of, trial_of
-from eocausal.studies.load import Location, StudyFile, line_of, read_study
+from eocausal.studies.decisions import (
+    composite_of,
+    encoder_of,
+    masks_of,
+    statistics_of,
+    trial_of,
+)
+from eocausal.studies.inputs import source_of
+from eocausal.studies.load import IngestFile, Location, StudyFile, line_of, read_ingestion
+from eocausal.studies.scenes import find_scenes, harmonized, periods_of, refuse_late_scenes
+from eocausal.studies.schema import Study
+from eocausal.studies.schema_imagery import ImagerySection, LooksSection
 from eocausal.studies.stages import leakage_alpha
-from eocausal.studies.workspace import refuse_late_scenes, scan_scenes
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-__all__ = ["Validation", "validate_study"]
+__all__ = ["Validation", "inspect", "inspect_study", "validate_study"]
 
 T = TypeVar("T")
 
@@ -39,14 +48,25 @@ class Validation:
         What is there, in sentences.
     problems
         What is wrong, with lines.
+    units, places
+        The tables, where they can be read.
+    scenes, periods
+        Those of ``imagery`` and ``panel``, where they can be read.
     """
 
-    file: StudyFile
+    file: IngestFile
     facts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     units: pd.DataFrame | None = None
     places: gpd.GeoDataFrame | None = None
-    scenes: gpd.GeoDataFrame | None = None
+    scenes: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
+    periods: dict[str, list[str] | None] = field(default_factory=dict)
+
+    @property
+    def study(self) -> Study:
+        """The study, where it is a whole one."""
+        assert isinstance(self.file.study, Study)
+        return self.file.study
 
     def add(self, where: Location, text: str) -> None:
         """Note a problem once."""
@@ -92,29 +112,47 @@ def inspect_study(path: Path | str) -> Validation:
     StudyError
         If the study file itself is wrong.
     """
-    found = Validation(read_study(path))
-    study = found.file.study
+    return inspect(read_ingestion(path))
+
+
+def inspect(file: IngestFile) -> Validation:
+    """Look at everything a study names; see :func:`inspect_study`."""
+    found = Validation(file)
+    if isinstance(found.file, StudyFile):
+        _look_at_study(found, found.file)
+    else:
+        places = found.attempt(("data", "neighborhoods"), lambda: read_places(found.file.study))
+        found.places = places
+        if places is not None:
+            found.facts.append(f"{len(places):,} neighborhoods")
+        _look_at_sources(found)
+    return found
+
+
+def _look_at_study(found: Validation, file: StudyFile) -> None:
+    study = file.study
     found.units = found.attempt(("data", "units"), lambda: read_units(study))
     found.places = found.attempt(("data", "neighborhoods"), lambda: read_places(study))
-    found.scenes = found.attempt(("data", "imagery"), lambda: scan_scenes(found.file))
-    found.attempt(("data", "encoder"), lambda: encoder_of(study.data.encoder, found.file.root))
+    found.attempt(("data", "encoder"), lambda: encoder_of(study.data.encoder, file.root))
     if found.units is not None:
         _look_at_columns(found, found.units)
     if found.units is not None and found.places is not None:
         _look_at_links(found, found.units, found.places)
-    if found.scenes is not None:
-        _look_at_scenes(found, found.scenes)
+    _look_at_sources(found)
+    if "imagery" in found.scenes and "imagery" in found.periods:
+        scenes, periods = found.scenes["imagery"], found.periods["imagery"] or [ALL]
+        late = partial(refuse_late_scenes, scenes, periods, trial_of(study))
+        found.attempt(("data", "imagery", "periods"), late)
     truth = study.report.truth
-    if truth is not None and not (found.file.root / truth).is_file():
-        found.add(("report", "truth"), f"there is no file {found.file.root / truth}")
-    return found
+    if truth is not None and not (file.root / truth).is_file():
+        found.add(("report", "truth"), f"there is no file {file.root / truth}")
 
 
 def _look_at_columns(found: Validation, units: pd.DataFrame) -> None:
     from eocausal.checks.leakage import refuse_leaks
     from eocausal.estimators.randomized import outcome_of
 
-    study, trial = found.file.study, trial_of(found.file.study)
+    study, trial = found.study, trial_of(found.study)
     before = len(found.problems)
     design: Location = ("design", "trial")
     for key in ("arm", "cluster", "block", "prob"):
@@ -164,25 +202,69 @@ def _look_at_links(found: Validation, units: pd.DataFrame, places: gpd.GeoDataFr
         found.facts.append(f"{len(places):,} neighborhoods, {used:,} with units of the trial")
 
 
-def _look_at_scenes(found: Validation, scenes: gpd.GeoDataFrame) -> None:
-    image, trial = found.file.study.data.imagery, trial_of(found.file.study)
+def _look_at_sources(found: Validation) -> None:
+    data = found.file.study.data
+    sections: dict[str, LooksSection | None] = {"imagery": data.imagery, "panel": data.panel}
+    for name, section in sections.items():
+        if section is None:
+            continue
+        if name == "panel" and source_of(data, name) is data.imagery:
+            if "imagery" not in found.scenes:
+                continue
+            scenes: gpd.GeoDataFrame | None = found.scenes["imagery"]
+        else:
+            scenes = found.attempt(("data", name), partial(find_scenes, found.file, name))
+        if scenes is None:
+            continue
+        scenes = found.attempt(("data", name, "harmonize"), partial(harmonized, scenes, section))
+        if scenes is not None:
+            found.scenes[name] = scenes
+            _look_at_looks(found, name, section, scenes)
+
+
+def _look_at_looks(
+    found: Validation, name: str, section: LooksSection, scenes: gpd.GeoDataFrame
+) -> None:
+    """Check what is to be made of the scenes against the bands and dates that they have."""
+    at: Location = ("data", name)
     present = sorted(set().union(*scenes["bands"]))
-    wanted: list[tuple[Location, str]] = [
-        (("data", "imagery", "bands", i), b) for i, b in enumerate(image.bands)
-    ]
-    if image.mask_band is not None:
-        wanted.append((("data", "imagery", "mask_band"), image.mask_band))
-    for where, band in wanted:
+    for where, band in _wanted(found, at, section):
         if band not in present:
             close = difflib.get_close_matches(band, present, n=1)
             near = f"; closest: {close[0]}" if close else ""
             found.add(where, f"no image has a band {band!r}{near}; they have: {', '.join(present)}")
-    if image.crs is not None:
-        found.attempt(("data", "imagery", "crs"), partial(parse_crs, image.crs))
+    composite = getattr(section, "composite", None)
+    found.attempt((*at, "composite"), lambda: composite_of(composite))
+    if isinstance(section, ImagerySection) and section.crs is not None:
+        found.attempt((*at, "crs"), partial(parse_crs, section.crs))
+    statistics = getattr(section, "statistics", ())
+    found.attempt((*at, "statistics"), lambda: statistics_of(statistics))
     before = len(found.problems)
-    for i, label in enumerate(image.periods):
-        found.attempt(("data", "imagery", "periods", i), partial(parse_period, label))
+    section_periods = getattr(section, "periods", None)
+    periods = found.attempt((*at, "periods"), partial(periods_of, section_periods, scenes))
+    for i, label in enumerate(periods or ()):
+        found.attempt((*at, "periods", i), partial(parse_period, label))
     if len(found.problems) == before:
-        late = partial(refuse_late_scenes, scenes, image.periods, trial)
-        found.attempt(("data", "imagery", "periods"), late)
-    found.facts.append(f"{len(scenes):,} images with the bands {', '.join(present)}")
+        found.periods[name] = periods
+    files = scenes["href"].nunique()
+    steps = f" with {len(scenes):,} steps" if len(scenes) > files else ""
+    what = "images" if name == "imagery" else "files of the panel"
+    found.facts.append(f"{files:,} {what}{steps} and the bands {', '.join(present)}")
+
+
+def _wanted(
+    found: Validation, at: Location, section: LooksSection
+) -> Iterator[tuple[Location, str]]:
+    """Yield where each band is asked for: bands, those of indices, those of masks."""
+    from eocausal.ingest.indices import index
+
+    for i, band in enumerate(section.bands):
+        where: Location = (*at, "bands", i)
+        if "=" not in band:
+            yield where, band
+            continue
+        derived = found.attempt(where, partial(index, band))
+        for name in sorted(derived.bands) if derived is not None else ():
+            yield where, name
+    for mask in found.attempt((*at, "mask"), partial(masks_of, section.mask)) or ():
+        yield (*at, "mask"), mask.band

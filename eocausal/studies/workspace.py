@@ -8,25 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eocausal.designs import Trial
-from eocausal.errors import LeakageError
 from eocausal.folds import GroupFolds
 from eocausal.provenance import FailureLedger, write_json
-from eocausal.studies.assemble import StudyTables, assemble
+from eocausal.studies.assemble import StudyTables, assemble, read_places
 from eocausal.studies.decisions import basis_of, trial_of
-from eocausal.studies.inputs import image_files
-from eocausal.studies.load import StudyFile
+from eocausal.studies.inputs import source_of
+from eocausal.studies.load import IngestFile, StudyFile
+from eocausal.studies.scenes import harmonized, read_scenes
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import xarray as xr
 
     from eocausal.estimators.learners import EffectLearner
+    from eocausal.ingest.schedule import Scheduler
+    from eocausal.studies.schema import Ingestion, PlacesData, Study
 
-__all__ = ["Workspace", "refuse_late_scenes"]
+__all__ = ["IngestSpace", "Workspace", "lock_name"]
 
 
-class Workspace:
-    """The things a stage may ask for; each is read or made once, when first asked for.
+def lock_name(data: PlacesData, name: str) -> str:
+    """Name the lock of the scenes of ``imagery`` or ``panel`` in a run folder."""
+    shared = data.imagery is None or source_of(data, name) is data.imagery
+    return "scenes.lock.json" if shared else "panel.lock.json"
+
+
+class IngestSpace:
+    """The things a stage of ingestion may ask for; each is read once, when first asked for.
 
     Parameters
     ----------
@@ -34,41 +42,48 @@ class Workspace:
         The study.
     folder
         The run folder.
-    workers
-        Threads for reading images; the results do not depend on it.
+    scheduler
+        Who reads images, instead of what the study says; the results do not depend on it.
 
     Attributes
     ----------
     hashes
         Hash of every group of input files and of every output so far.
+    notes
+        What was noted when scenes were harmonized.
     """
 
-    def __init__(self, file: StudyFile, folder: Path, workers: int) -> None:
+    def __init__(self, file: IngestFile, folder: Path, scheduler: Scheduler | None = None) -> None:
         self.file = file
-        self.study = file.study
+        self.study: Ingestion = file.study
         self.folder = folder
-        self.workers = workers
         self.hashes: dict[str, str] = {}
+        self._scheduler = scheduler
+        self.notes = FailureLedger()
 
     @cached_property
-    def trial(self) -> Trial:
-        """The design."""
-        return trial_of(self.study)
+    def scheduler(self) -> Scheduler:
+        """Who reads images."""
+        from eocausal.ingest.schedule import read_scheduler
+
+        return self._scheduler or read_scheduler(self.study.data.scheduler)
 
     @cached_property
-    def tables(self) -> StudyTables:
-        """Units and places."""
-        return assemble(self.study)
+    def places(self) -> gpd.GeoDataFrame:
+        """Every place."""
+        return read_places(self.study)
 
-    @cached_property
-    def scan_ledger(self) -> FailureLedger:
-        """Files that are no scenes; filled by :attr:`scenes`."""
-        return FailureLedger()
+    def scenes(self, name: str = "imagery") -> gpd.GeoDataFrame:
+        """Return the table of scenes of ``imagery`` or ``panel``, from its lock."""
+        data = self.study.data
+        found = read_scenes(self.file, self.folder / lock_name(data, name))
+        return harmonized(found, getattr(data, name), self.notes)
 
-    @cached_property
-    def scenes(self) -> gpd.GeoDataFrame:
-        """The table of scenes."""
-        return scan_scenes(self.file, self.scan_ledger)
+    @property
+    def scene_ledger(self) -> FailureLedger:
+        """Files that are no scenes, and what was noted when they were harmonized."""
+        found = FailureLedger.read(self.part("scenes.failures.parquet"))
+        return FailureLedger([*found.rows, *self.notes.rows])
 
     @cached_property
     def cube(self) -> xr.Dataset:
@@ -76,27 +91,6 @@ class Workspace:
         from eocausal.ingest.store import open_cube
 
         return open_cube(self.folder / "cube.zarr")
-
-    @cached_property
-    def embedding(self) -> xr.DataArray:
-        """The finished embedding."""
-        from eocausal.encoders.base import open_embedding
-
-        return open_embedding(self.folder / "embedding.zarr")
-
-    @cached_property
-    def learner(self) -> EffectLearner:
-        """The learner that the study asks for, with folds that split neither cluster nor image."""
-        from eocausal.estimators.learners import EffectLearner
-
-        section = self.study.estimate.heterogeneity
-        assert section is not None
-        return EffectLearner(
-            basis_of(section.basis),
-            folds=GroupFolds(self.tables.group, section.folds),
-            level=self.study.estimate.level,
-            seed=self.study.seed,
-        )
 
     def part(self, name: str) -> Path:
         """Return the path of an intermediate result."""
@@ -118,47 +112,44 @@ class Workspace:
         return f".stages/parts/{name}"
 
 
-def scan_scenes(file: StudyFile, ledger: FailureLedger | None = None) -> gpd.GeoDataFrame:
-    """Read the headers of a study's images."""
-    from eocausal.ingest.sources import scan
+class Workspace(IngestSpace):
+    """The things a stage of a study may ask for."""
 
-    image = file.study.data.imagery
-    return scan(
-        image_files(file), time=image.time, time_pattern=image.time_pattern,
-        bands=image.band_names, nodata=image.nodata, crs=image.files_crs,
-        neighborhood_pattern=image.neighborhood_pattern, ledger=ledger,
-    )  # fmt: skip
+    file: StudyFile
+    study: Study
 
+    @cached_property
+    def trial(self) -> Trial:
+        """The design."""
+        return trial_of(self.study)
 
-def refuse_late_scenes(scenes: gpd.GeoDataFrame, periods: tuple[str, ...], trial: Trial) -> None:
-    """Refuse images taken on or after the day the trial began, before any pixel is read.
+    @cached_property
+    def tables(self) -> StudyTables:
+        """Units and places."""
+        return assemble(self.study)
 
-    Raises
-    ------
-    LeakageError
-        Naming how many, and the latest.
-    """
-    import pandas as pd
+    @cached_property
+    def places(self) -> gpd.GeoDataFrame:
+        """Every place, in the trial or not."""
+        return self.tables.places
 
-    from eocausal.ingest.times import ALL, parse_period
+    @cached_property
+    def embedding(self) -> xr.DataArray:
+        """The finished embedding."""
+        from eocausal.encoders.base import open_embedding
 
-    if trial.start is None:
-        return
-    first = pd.to_datetime(scenes["time"])
-    last = pd.to_datetime(scenes["time_end"]).fillna(first)
-    used = pd.Series(False, index=scenes.index)
-    for label in periods:
-        if label == ALL:
-            used |= True
-        else:
-            begin, end = parse_period(label)
-            used |= (first >= begin) & (last <= end)
-    late = used & (last >= pd.Timestamp(trial.start))
-    if late.any():
-        raise LeakageError(
-            f"{int(late.sum())} of {int(used.sum())} scenes are not older than the trial, which "
-            f"began {trial.start}; the latest is of {last[late].max():%Y-%m-%d}.",
-            cause="An image taken after treatment shows its effects; used as a covariate it "
-            "biases every estimate.",
-            next_step="Set data.imagery.periods to periods that end before the trial began.",
+        return open_embedding(self.folder / "embedding.zarr")
+
+    @cached_property
+    def learner(self) -> EffectLearner:
+        """The learner that the study asks for, with folds that split neither cluster nor image."""
+        from eocausal.estimators.learners import EffectLearner
+
+        section = self.study.estimate.heterogeneity
+        assert section is not None
+        return EffectLearner(
+            basis_of(section.basis),
+            folds=GroupFolds(self.tables.group, section.folds),
+            level=self.study.estimate.level,
+            seed=self.study.seed,
         )

@@ -22,6 +22,7 @@ from eocausal.errors import (
     OneArmError,
     OneClusterError,
     OutcomeError,
+    SceneError,
     StudyError,
     TooManyFailuresError,
 )
@@ -65,8 +66,8 @@ def test_killed_in_every_stage_a_run_resumes_to_the_same_bytes(study, tmp_path):
     run_study(study, tmp_path / "whole")
     run = tmp_path / "killed"
     died = 0
-    for stage in ("inputs", "cube", "embedding", "average", "effects", "ranking", "checks",
-                  "results"):  # fmt: skip
+    for stage in ("scenes", "inputs", "cube", "embedding", "average", "effects", "ranking",
+                  "checks", "results"):  # fmt: skip
         if (run / ".stages" / f"{stage}.json").exists():
             continue
         died += stop_when(start(study, run), run / ".stages" / f"{stage}.json", signal.SIGKILL) < 0
@@ -165,7 +166,7 @@ def test_bad_tables_are_typed_errors_and_validate_finds_them(own_study, tmp_path
         ("bands: [green, red, nir]", "bands: [green, red, nirr]", BandError),
         ("cluster: neighborhood", "cluster: stratum2", MissingColumnError),
         ("file: units.csv", "file: unit.csv", StudyError),
-        ("files: scenes", "files: scene", StudyError),
+        ("files: scenes", "files: scene", SceneError),
         ("    size: 12\n", "    size: 12\n    crs: nonsense\n", CRSError),
     ],
 )

@@ -9,15 +9,15 @@ import yaml
 from eocausal.errors import StudyError
 from eocausal.estimators.bases import ForestBasis, RidgeBasis
 from eocausal.studies.decisions import basis_of
-from eocausal.studies.load import load_study, read_study
+from eocausal.studies.engine import resolved
+from eocausal.studies.load import load_study, read_ingestion, read_study
 from eocausal.studies.records import (
     estimates_schema,
     plain_records,
     study_schema,
     write_estimates,
 )
-from eocausal.studies.schema import BasisChoice, Study
-from eocausal.studies.stages import resolved
+from eocausal.studies.schema import BasisChoice, Ingestion
 from eocausal.studies.template import write_template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +181,7 @@ def test_the_template_is_a_valid_study(tmp_path):
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "pipelines").glob("*.yaml")))
 def test_shipped_studies_are_valid(name, monkeypatch):
     monkeypatch.delenv("EOCAUSAL_DATA", raising=False)
-    assert isinstance(load_study(ROOT / "pipelines" / name), Study)
+    assert isinstance(read_ingestion(ROOT / "pipelines" / name).study, Ingestion)
 
 
 @pytest.mark.parametrize(
