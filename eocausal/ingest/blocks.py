@@ -21,20 +21,25 @@ __all__ = ["Block", "BlockCache", "Key", "units_of"]
 Key = tuple[int, int, int]
 """Class of grids, row and column of a unit in it."""
 _NEVER: Final = 2**62
+_SPARES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
     """Pixels of one unit of one asset: shape (band, height, width), and where they are known.
 
     ``broken`` lists rows, columns and message of the stored blocks that could not be read;
-    ``corner`` is the row and column of the unit at which the pixels begin.
+    ``corner`` is the row and column of the unit at which the pixels begin. ``users`` copy from it
+    now; one that is ``dropped`` gives its memory to the next when they have done, if it is ``whole``.
     """
 
     values: NDArray[Any]
     known: NDArray[np.bool_] | None
     broken: tuple[tuple[slice, slice, str], ...] = ()
     corner: tuple[int, int] = (0, 0)
+    users: int = 0
+    dropped: bool = False
+    whole: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +61,8 @@ class Block:
         rows = slice(box[0] - self.corner[0], box[2] - self.corner[0])
         cols = slice(box[1] - self.corner[1], box[3] - self.corner[1])
         known = None if self.known is None else self.known[:, rows, cols].copy()
-        return Block(self.values[:, rows, cols].copy(), known, (), (box[0], box[1]))
+        pixels = self.values[:, rows, cols].copy()
+        return Block(pixels, known, (), (box[0], box[1]), whole=False)
 
 
 def units_of(
@@ -109,6 +115,14 @@ class _Kept:
         return min(rows), min(cols), max(last_rows), max(last_cols)
 
 
+@dataclass(slots=True)
+class _Making:
+    """A block that one thread decodes, and how many others wait for it."""
+
+    future: Future[Block] = field(default_factory=Future)
+    waiting: int = 0
+
+
 class BlockCache:
     """Blocks shared by the threads of one process.
 
@@ -128,7 +142,8 @@ class BlockCache:
         self._budget = budget
         self._lock = threading.Lock()
         self._units: dict[Key, _Kept] = {}
-        self._making: dict[tuple[Key, int], Future[Block]] = {}
+        self._making: dict[tuple[Key, int], _Making] = {}
+        self._spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[NDArray[Any]]] = {}
         self._held = 0
         for a, b, c, batch, *box in uses[np.argsort(uses[:, 3], kind="stable")].tolist():
             boxes = self._units.setdefault((a, b, c), _Kept()).boxes
@@ -141,6 +156,8 @@ class BlockCache:
     ) -> Block:
         """Return a block that holds ``box``; ``make`` decodes it where no thread has it.
 
+        It must be given back by :meth:`release`.
+
         Raises
         ------
         OSError
@@ -150,26 +167,45 @@ class BlockCache:
             unit = self._units.setdefault(key, _Kept())
             held = unit.blocks.get(asset)
             if held is not None and held.holds(box):
+                held.users += 1
                 return held
-            waiting = self._making.get((key, asset))
-            if waiting is None:
-                mine: Future[Block] = Future()
-                self._making[key, asset] = mine
-        if waiting is not None:
-            return waiting.result()
+            making = self._making.get((key, asset))
+            if making is not None:
+                making.waiting += 1
+            else:
+                mine = self._making[key, asset] = _Making()
+        if making is not None:
+            return making.future.result()
         try:
             block = make()
         except BaseException as error:
             with self._lock:
                 del self._making[key, asset]
-            mine.set_exception(error)
+            mine.future.set_exception(error)
             raise
         with self._lock:
             del self._making[key, asset]
+            block.users = 1 + mine.waiting
             if unit.boxes:
                 self._keep(unit, asset, block)
-        mine.set_result(block)
+            else:
+                block.dropped = True
+        mine.future.set_result(block)
         return block
+
+    def release(self, block: Block) -> None:
+        """Say that nothing is copied from a block any more."""
+        with self._lock:
+            block.users -= 1
+            if block.dropped:
+                self._recycle(block)
+
+    def spare(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Give memory for a block: that of one not needed any more, which costs no page faults."""
+        with self._lock:
+            if self._spare.get((shape, dtype)):
+                return self._spare[shape, dtype].pop()
+        return np.empty(shape, dtype=dtype)
 
     def done(self, batch: int, keys: Sequence[Key]) -> None:
         """Say that a batch needs its units no more."""
@@ -180,19 +216,21 @@ class BlockCache:
                     continue
                 unit.boxes.pop(batch, None)
                 if not unit.boxes:
-                    self._held -= sum(b.nbytes for b in unit.blocks.values())
+                    for block in unit.blocks.values():
+                        self._drop(block)
                     del self._units[key]
                 elif unit.blocks:
                     self._cut(unit)
 
     def _keep(self, unit: _Kept, asset: int, block: Block) -> None:
         before = unit.blocks.pop(asset, None)
-        self._held += block.nbytes - (0 if before is None else before.nbytes)
+        if before is not None:
+            self._drop(before)
+        self._held += block.nbytes
         unit.blocks[asset] = block
         while self._held > self._budget:
             farthest = max((u for u in self._units.values() if u.blocks), key=lambda u: u.next_use)
-            _, dropped = farthest.blocks.popitem()
-            self._held -= dropped.nbytes
+            self._drop(farthest.blocks.popitem()[1])
 
     def _cut(self, unit: _Kept) -> None:
         box = unit.needed()
@@ -200,4 +238,18 @@ class BlockCache:
             smaller = block.cut(box)
             if smaller is not block:
                 unit.blocks[asset] = smaller
-                self._held += smaller.nbytes - block.nbytes
+                self._held += smaller.nbytes
+                self._drop(block)
+
+    def _drop(self, block: Block) -> None:
+        self._held -= block.nbytes
+        block.dropped = True
+        self._recycle(block)
+
+    def _recycle(self, block: Block) -> None:
+        values = block.values
+        if block.users or not (block.whole and values.flags.owndata):
+            return
+        kept = self._spare.setdefault((values.shape, values.dtype), [])
+        if len(kept) < _SPARES:
+            kept.append(values)

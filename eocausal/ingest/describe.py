@@ -30,7 +30,7 @@ def describe(
 ) -> tuple[dict[str, tuple[tuple[str, ...], NDArray[Any]]], dict[str, Any], list[Failure]]:
     """Put together everything in the store beside the image: arrays, attributes, failures."""
     n, periods = spec.shape[:2]
-    table = {
+    table: dict[str, NDArray[Any]] = {
         "valid": np.zeros((n, periods), dtype=np.float32),
         "status": np.zeros((n, periods), dtype=np.int8),
         "looks": np.zeros((n, periods), dtype=np.int32),

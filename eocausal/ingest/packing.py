@@ -44,21 +44,22 @@ class Packing:
             values = (values.astype(np.float64) - self.offset) / self.scale
         missing = np.isnan(values)
         info = np.iinfo(self.dtype)
-        values = np.where(missing, 0.0, values)
-        self.spare(values)
-        return np.where(missing, self.fill, np.clip(values, info.min, info.max)).astype(self.dtype)
+        stored = self.rounded(np.clip(np.where(missing, 0.0, values), info.min, info.max))
+        stored[missing] = self.fill
+        return stored
 
-    def spare(self, values: NDArray[np.floating[Any]]) -> None:
-        """Round in place to numbers other than ``fill``, which would mean a missing pixel.
+    def rounded(self, values: NDArray[np.floating[Any]]) -> NDArray[Any]:
+        """Round to stored numbers other than ``fill``, which would mean a missing pixel.
 
         No valid pixel of a scene holds it, but a value between two may be nearest to it; then the
         next number on its other side is taken.
         """
         info = np.iinfo(self.dtype)
-        if info.min < self.fill < info.max:
-            beside = np.abs(values - self.fill) <= 0.5
-            values[beside] = self.fill + np.where(values[beside] < self.fill, -1.0, 1.0)
-        np.rint(values, out=values)
+        stored: NDArray[Any] = np.rint(values).astype(self.dtype)
+        hit = stored == self.fill
+        if info.min < self.fill < info.max and hit.any():
+            stored[hit] = self.fill + np.where(values[hit] < self.fill, -1, 1)
+        return stored
 
     @property
     def attributes(self) -> dict[str, Any]:

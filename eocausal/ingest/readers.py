@@ -69,10 +69,17 @@ class RasterReader:
         masked = any(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums)
         return masked, own if differ else None
 
-    def read(self, bands: Sequence[int], box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Read bands of a window; see :class:`~eocausal.ingest.assets.Reader`."""
+    def read(
+        self, bands: Sequence[int], box: Box, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read bands of a window; see :class:`~eocausal.ingest.assets.Reader`.
+
+        ``out`` is memory to read into, of their shape and type.
+        """
         indexes, window = [b + 1 for b in bands], Window(*box)
-        values: NDArray[Any] = self._image.run(lambda s: s.read(indexes=indexes, window=window))
+        values: NDArray[Any] = self._image.run(
+            lambda s: s.read(indexes=indexes, window=window, out=out)
+        )
         known: NDArray[np.bool_] | None = None
         if self._masked:
             found = self._image.run(lambda s: s.read_masks(indexes=indexes, window=window))
@@ -110,7 +117,13 @@ class ReaderPool:
         self.bytes_read = 0
 
     def read(
-        self, number: int, asset: Asset, bands: Sequence[int], box: Box
+        self,
+        number: int,
+        asset: Asset,
+        bands: Sequence[int],
+        box: Box,
+        *,
+        out: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window of an asset; its number tells it from others.
 
@@ -120,7 +133,11 @@ class ReaderPool:
             With the reason in plain words.
         """
         try:
-            values, known = self._reader(number, asset).read(bands, box)
+            reader = self._reader(number, asset)
+            if isinstance(reader, RasterReader):
+                values, known = reader.read(bands, box, out)
+            else:
+                values, known = reader.read(bands, box)
         except (RasterioError, OSError, ValueError) as error:
             raise OSError(reason_of(error)) from error
         self.bytes_read += values.nbytes

@@ -86,9 +86,7 @@ def make_recipe(
     plain = [str(w) for w in wanted if not isinstance(w, Index)]
     made = composite if composite is not None else Median()
     needed = [b for i in derived for b in sorted(i.bands)]
-    score = getattr(made, "band", None)
-    if score is not None and score not in {i.name for i in derived}:
-        needed.append(str(score))
+    needed += made.needs(tuple(names))
     inputs = tuple(dict.fromkeys(plain + needed))
     given = () if masks is None else tuple(masks) if isinstance(masks, Sequence) else (masks,)
     return Recipe(

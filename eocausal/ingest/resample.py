@@ -91,6 +91,8 @@ class Bilinear:
         cols, rows, weights
             Shape (n, k), weights adding up to 1; positions may lie outside the scene.
         """
+        if max(step) <= 1.0:
+            return _plain(cols, rows)
         left, across = _triangle(cols, max(1.0, step[0]))
         top, down = _triangle(rows, max(1.0, step[1]))
         shape = (cols.size, across.shape[1] * down.shape[1])
@@ -101,6 +103,23 @@ class Bilinear:
         all_cols = np.broadcast_to(i[:, None, :], grid).reshape(shape)
         all_rows = np.broadcast_to(j[:, :, None], grid).reshape(shape)
         return all_cols, all_rows, weights
+
+
+def _plain(
+    cols: FloatArray, rows: FloatArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """Weigh the four nearest pixel centres."""
+    u, v = _settle(cols - 0.5), _settle(rows - 0.5)
+    left, top = np.floor(u), np.floor(v)
+    right_share, low_share = u - left, v - top
+    weights = np.empty((cols.size, 4))
+    np.multiply(1.0 - right_share, 1.0 - low_share, out=weights[:, 0])
+    np.multiply(right_share, 1.0 - low_share, out=weights[:, 1])
+    np.multiply(1.0 - right_share, low_share, out=weights[:, 2])
+    np.multiply(right_share, low_share, out=weights[:, 3])
+    across = left.astype(np.int64)[:, None] + np.array([0, 1, 0, 1])
+    down = top.astype(np.int64)[:, None] + np.array([0, 0, 1, 1])
+    return across, down, weights
 
 
 def _triangle(position: FloatArray, wide: float) -> tuple[NDArray[np.int64], FloatArray]:
@@ -117,5 +136,5 @@ def _triangle(position: FloatArray, wide: float) -> tuple[NDArray[np.int64], Flo
 
 def _settle(position: FloatArray) -> FloatArray:
     """Move positions within a millionth of a pixel centre onto it, so that they are exact."""
-    whole = np.round(position)
+    whole = np.rint(position)
     return np.where(np.abs(position - whole) < 1e-6, whole, position)

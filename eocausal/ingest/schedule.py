@@ -87,7 +87,7 @@ class Processes:
 
         workers = min(self.count or available_cores(), len(work))
         try:
-            cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
                 host="127.0.0.1", memory_limit=0,
             )  # fmt: skip
@@ -98,7 +98,7 @@ class Processes:
                 f"if that does so outside a main guard ({error}).",
                 next_step="Put the script's work under if __name__ == '__main__':, or use Threads.",
             ) from error
-        with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        with cluster, Client(cluster) as client:
             _on_client(client, work, watch)
 
 
@@ -139,7 +139,7 @@ class Distributed:
         if not self.address:
             return nullcontext(default_client())
         try:
-            client: AbstractContextManager[Any] = Client(self.address, timeout=15)  # type: ignore[no-untyped-call]
+            client: AbstractContextManager[Any] = Client(self.address, timeout=15)
         except (OSError, ValueError) as error:
             raise IngestError(
                 f"No dask scheduler answers at {self.address!r}.",
@@ -162,7 +162,7 @@ def _on_client(client: Any, work: Sequence[Work], watch: Callable[[], None]) -> 
 
 
 def _call(piece: Work) -> int:
-    return piece()
+    return int(piece())
 
 
 def active_scheduler() -> Scheduler:
@@ -189,7 +189,7 @@ def read_scheduler(text: str) -> Scheduler:
         If it is none of these.
     """
     name, _, count = text.partition(":")
-    kinds = {"threads": Threads, "processes": Processes}
+    kinds: dict[str, type[Threads] | type[Processes]] = {"threads": Threads, "processes": Processes}
     if "://" in text:
         return Distributed(text)
     if name in kinds and (not count or (count.isdigit() and int(count) > 0)):

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from eocausal.ingest.blocks import BlockCache, Key, units_of
-from eocausal.ingest.gather import Batch, Made, Source, bundle_up, gather_batch
+from eocausal.ingest.bundles import Source, bundle_up
+from eocausal.ingest.chips import Made
+from eocausal.ingest.gather import Batch, gather_batch
 from eocausal.ingest.grid import ChipGrids
 from eocausal.ingest.match import Touches
 from eocausal.ingest.readers import ReaderPool
@@ -135,7 +137,8 @@ class ShardWork:
         box = self.pairs.box
         area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).astype(float)
         bytes_of = layers * (4.0 * np.minimum(area, 16.0 * size) + 6.0 * size)
-        return 1.0 + np.bincount(self.pairs.chip, weights=bytes_of, minlength=len(self.chips))
+        found = np.bincount(self.pairs.chip, weights=bytes_of, minlength=len(self.chips))
+        return np.asarray(1.0 + found, dtype=np.float64)
 
     def _uses(self, batches: list[tuple[int, int, NDArray[np.intp]]]) -> NDArray[np.int64]:
         """List which batch needs which part of which unit; see :class:`BlockCache`."""
@@ -215,7 +218,10 @@ class _Shard:
             self._result.used = [sorted(dates) for dates in self._used]
             marker = self._work.parts.marker(self._task.number)
             temporary = marker.with_name(f"{marker.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(asdict(self._result)), encoding="utf-8")
+            temporary.write_text(
+                json.dumps({f.name: getattr(self._result, f.name) for f in fields(ShardResult)}),
+                encoding="utf-8",
+            )
             os.replace(temporary, marker)
         if self._work.done is not None:
             self._work.done(self._task, self._result)
