@@ -122,10 +122,11 @@ class Zone:
         rows, weights = by_pixel.indices[at], by_pixel.data[at]
         if area:
             weights = weights * np.repeat(self._coverage.area[bad], lengths)
-        gone = np.bincount(rows, weights, minlength=len(whole))
-        count = np.bincount(rows, minlength=len(whole))
-        none_left = count == np.diff(self._coverage.fraction.indptr)
-        return np.where(none_left, 0.0, np.maximum(whole - gone, 0.0))
+        left = whole - np.bincount(rows, weights, minlength=len(whole))
+        if (left < 1e-6 * whole).any():
+            count = np.bincount(rows, minlength=len(whole))
+            left[count == np.diff(self._coverage.fraction.indptr)] = 0.0
+        return np.maximum(left, 0.0)
 
     def _column(self, moment: Moment) -> FloatArray:
         column: FloatArray
