@@ -30,7 +30,7 @@ class Block:
 
     ``broken`` lists rows, columns and message of the stored blocks that could not be read;
     ``corner`` is the row and column of the unit at which the pixels begin. ``users`` copy from it
-    now; one that is ``dropped`` gives its memory to the next when they have done, if it is ``whole``.
+    now; when they have done, one that is ``dropped`` and ``whole`` gives its memory to the next.
     """
 
     values: NDArray[Any]

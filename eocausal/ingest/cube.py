@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from eocausal.errors import CubeError, IngestError, TooManyFailuresError
 from eocausal.ingest.composites import Composite
 from eocausal.ingest.describe import describe
 from eocausal.ingest.indices import Index
+from eocausal.ingest.keys import build_key
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.recipe import make_recipe
-from eocausal.ingest.remote import Sign, is_remote
+from eocausal.ingest.remote import Sign
 from eocausal.ingest.resample import Resampling
 from eocausal.ingest.schedule import Scheduler, active_scheduler
 from eocausal.ingest.spec import CubeSpec, specify
@@ -34,13 +34,10 @@ from eocausal.ingest.store import (
     stored_key,
 )
 from eocausal.ingest.work import ShardTask, cut_work, shard_tasks
-from eocausal.provenance import Failure, FailureLedger, hash_json
+from eocausal.provenance import Failure, FailureLedger
 
 __all__ = ["CubeProgress", "build_cube"]
 
-_FORMAT: Final = 2
-_WHOLE_FILE: Final = 64 * 2**20
-_EDGE: Final = 2**20
 _MEMORY: Final = 2**30
 _BASE: Final = 400 * 2**20
 _PER_THREAD: Final = 96 * 2**20
@@ -157,7 +154,9 @@ def build_cube(
         bands, masks=mask, composite=composite, resampling=resampling, count_band=count_band
     )
     spec = specify(neighborhoods, scenes, recipe, resolution, size, periods, crs=crs)
-    key = _key(spec, units)
+    for one in recipe.indices:
+        one.check(recipe.inputs, units)
+    key = build_key(spec, units)
     parts = Parts(out, key)
     total = len(spec.chips) * len(spec.periods)
     if stored_key(out) != key:
@@ -224,13 +223,15 @@ class _Watch:
         self._left = {t.number: t for t in tasks}
         self._done = self._bytes = 0
         self._start = time.monotonic()
+        self._lock = threading.RLock()
         self.seen: set[int] = set()
         self.all(before=True)
 
     def one(self, task: ShardTask, result: ShardResult) -> None:
         """Count a shard that was just made."""
-        self._count(task, result.bytes_read)
-        self._say()
+        with self._lock:
+            self._count(task, result.bytes_read)
+            self._say()
 
     def all(self, *, before: bool = False) -> None:
         """Count the shards that have been marked since."""
@@ -250,69 +251,6 @@ class _Watch:
         if self._tell is not None:
             seconds = time.monotonic() - self._start
             self._tell(CubeProgress(self._done, self._total, self._bytes, seconds))
-
-
-def _fingerprint(href: str, known: dict[str, str]) -> str:
-    """Hash a file and the mask beside it: bytes up to 64 MiB, else size, time and both ends."""
-    if href not in known:
-        path = Path(href)
-        if is_remote(href) or not path.exists():
-            known[href] = href
-        elif path.is_dir():
-            known[href] = hash_json([
-                (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
-                for p in sorted(path.rglob("*")) if p.is_file()
-            ])  # fmt: skip
-        else:
-            beside = Path(href + ".msk")
-            mask = f" {_digest(beside)}" if beside.is_file() else ""
-            known[href] = _digest(path) + mask
-    return known[href]
-
-
-def _digest(path: Path) -> str:
-    stat = path.stat()
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        if stat.st_size <= _WHOLE_FILE:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-        digest.update(stream.read(_EDGE))
-        stream.seek(-_EDGE, os.SEEK_END)
-        digest.update(stream.read(_EDGE))
-    return digest.hexdigest()
-
-
-def _key(spec: CubeSpec, units: str) -> str:
-    """Name everything that the bytes of the store depend on."""
-    known = {h: f"{h} {v}" for h, v in spec.versions.items()}
-    arrays = hashlib.sha256()
-    layers, pairs, chips = spec.layers, spec.pairs, spec.chips
-    for array in (layers.look, layers.asset, layers.band, layers.target, pairs.chip, pairs.grid,
-                  chips.code, chips.transform):  # fmt: skip
-        arrays.update(f"{array.dtype} {array.shape}".encode())
-        arrays.update(array.tobytes())
-    arrays.update("\n".join(map(str, spec.labels)).encode())
-    return hash_json(
-        {
-            "format": _FORMAT,
-            "arrays": arrays.hexdigest(),
-            "crs": chips.names,
-            "labels": str(spec.labels.dtype),
-            "size": chips.size,
-            "assets": [
-                (a.name, _fingerprint(a.href, known), a.grid, a.bands, repr(a.nodata), a.scales,
-                 a.offsets, a.step) for a in spec.assets
-            ],
-            "classes": [c.owner for c in spec.classes],
-            "looks": spec.looks,
-            "members": spec.members,
-            "periods": spec.periods,
-            "recipe": repr(spec.recipe),
-            "failures": list(spec.failures),
-            "units": units,
-        }
-    )  # fmt: skip
 
 
 def _with_hrefs(failures: list[Failure], spec: CubeSpec) -> list[Failure]:

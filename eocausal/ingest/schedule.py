@@ -162,7 +162,7 @@ def _on_client(client: Any, work: Sequence[Work], watch: Callable[[], None]) -> 
 
 
 def _call(piece: Work) -> int:
-    return int(piece())
+    return piece()
 
 
 def active_scheduler() -> Scheduler:

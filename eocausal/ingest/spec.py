@@ -158,6 +158,10 @@ def specify(
     chips = ChipGrids.centred(centres.crs, centres.x, centres.y, float(resolution), pixels)
     table = scenes.reset_index(drop=True)
     names = _scene_names(table["href"].astype(str).tolist())
+    if "step" in table:
+        names = [
+            n if pd.isna(k) else f"{n} [{k}]" for n, k in zip(names, table["step"], strict=True)
+        ]
     hrefs = dict(zip(names, table["href"].astype(str), strict=True))
     kept, failures = _once(table, names)
     table, names = table.loc[kept].reset_index(drop=True), [names[k] for k in kept]

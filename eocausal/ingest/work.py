@@ -20,6 +20,7 @@ from eocausal.ingest.bundles import Source, bundle_up
 from eocausal.ingest.chips import Made
 from eocausal.ingest.gather import Batch, gather_batch
 from eocausal.ingest.grid import ChipGrids
+from eocausal.ingest.grid_files import close_idle
 from eocausal.ingest.match import Touches
 from eocausal.ingest.readers import ReaderPool
 from eocausal.ingest.remote import Sign
@@ -110,6 +111,8 @@ class ShardWork:
         finally:
             for shard in shards.values():
                 shard.drop()
+            if any(a.step is not None for a in self.source.assets.values()):
+                close_idle()
         return int(starts[-1])
 
     def _batches(
