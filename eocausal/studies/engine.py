@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from eocausal.errors import StudyError
 from eocausal.provenance import StageCache, hash_file, hash_json, versions, write_json
-from eocausal.studies.inputs import FileHashes, digests, input_files
+from eocausal.studies.inputs import FileHashes, digests, input_files, roots_of
 from eocausal.studies.progress import Advance, Reporter
 from eocausal.studies.schema import Ingestion
 from eocausal.studies.workspace import IngestSpace
@@ -77,6 +77,8 @@ def scope(*parts: str) -> Callable[[Ingestion], Any]:
         plain = resolved(study)
         for key in _NOT_CONTENT:
             plain["data"].pop(key)
+        for name in ("imagery", "panel"):
+            plain["data"].get(name, {}).pop("root", None)
         found = {}
         for part in parts:
             value: Any = plain
@@ -132,7 +134,7 @@ def execute(
         shutil.rmtree(left, ignore_errors=True)
     stored = StageCache(space.folder / ".stages")
     files = FileHashes(stored.folder / "files.json").groups(
-        input_files(space.file), space.file.root
+        input_files(space.file), roots_of(space.file)
     )
     hashes = {**digests(files), **(more or {})}
     space.hashes.update({f"inputs {what}": digest for what, digest in digests(files).items()})

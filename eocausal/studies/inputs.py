@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,15 @@ from eocausal.studies.load import IngestFile
 from eocausal.studies.schema import PlacesData, Study
 from eocausal.studies.schema_imagery import SourceSection
 
-__all__ = ["FileHashes", "digests", "grid_files", "image_files", "input_files", "source_of"]
+__all__ = [
+    "FileHashes",
+    "digests",
+    "grid_files",
+    "image_files",
+    "input_files",
+    "roots_of",
+    "source_of",
+]
 
 
 def source_of(data: PlacesData, name: str) -> SourceSection:
@@ -27,7 +36,7 @@ def source_of(data: PlacesData, name: str) -> SourceSection:
     return data.imagery
 
 
-def image_files(file: IngestFile, source: SourceSection) -> list[str]:
+def image_files(source: SourceSection) -> list[str]:
     """List the images of a source, sorted: those of folders, patterns, single names and URLs.
 
     What a run left in such a folder is no image of the study.
@@ -40,20 +49,20 @@ def image_files(file: IngestFile, source: SourceSection) -> list[str]:
     from eocausal.ingest.remote import is_remote
     from eocausal.ingest.sources import list_images
 
-    names = source.files or ()
-    found = list_images([n if is_remote(n) else str(file.root / n) for n in names])
-    kept = _outside_runs([Path(f) for f in found if not is_remote(f)], file.root)
+    names, root = source.files or (), Path(source.root)
+    found = list_images([n if is_remote(n) else str(root / n) for n in names])
+    kept = _outside_runs([Path(f) for f in found if not is_remote(f)], root)
     images = sorted([*(f for f in found if is_remote(f)), *map(str, kept)])
     if not images:
         raise EmptyInputError(
-            f"There is no image in {', '.join(names)} of {file.root}, but for what a run left.",
+            f"There is no image in {', '.join(names)} of {root}, but for what a run left.",
             cause="A study needs images (.tif, .tiff, .jp2).",
             next_step="Check data.root and data.imagery.files.",
         )
     return images
 
 
-def grid_files(file: IngestFile, source: SourceSection) -> list[Path]:
+def grid_files(source: SourceSection) -> list[Path]:
     """List the paths of a source of gridded files, with patterns resolved.
 
     Raises
@@ -64,7 +73,7 @@ def grid_files(file: IngestFile, source: SourceSection) -> list[Path]:
     assert source.grids is not None
     found: set[Path] = set()
     for name in source.grids.files:
-        path = file.root / name
+        path = Path(source.root) / name
         matches = {path} if path.exists() else {Path(p) for p in glob.glob(str(path))}
         if not matches:
             raise SceneError(
@@ -136,28 +145,37 @@ def input_files(file: IngestFile) -> dict[str, list[Path]]:
     return groups
 
 
+def roots_of(file: IngestFile) -> dict[str, Path]:
+    """Return the folder that each group of input files is named within."""
+    data = file.study.data
+    sections = {"imagery": data.imagery, "panel": data.panel}
+    own = {what: Path(s.root) for what, s in sections.items() if s is not None}
+    return {**dict.fromkeys(("units", "neighborhoods", "truth", "weights"), file.root), **own}
+
+
 def _source_files(file: IngestFile, source: SourceSection) -> list[Path]:
     """List the local files that scenes come from; what is behind a URL is known by its lock."""
     from eocausal.ingest.remote import is_remote
 
     lock = file.root / source.lock if source.lock is not None else None
     locks = [lock] if lock is not None and lock.is_file() else []
+    root = Path(source.root)
     if source.grids is not None:
-        found = [f for p in grid_files(file, source) for f in _files_under(p)]
-        return sorted(_outside_runs(found, file.root))
+        found = [f for p in grid_files(source) for f in _files_under(p)]
+        return sorted(_outside_runs(found, root))
     if source.catalog is not None and not is_remote(source.catalog.address):
-        address = file.root / source.catalog.address
+        address = root / source.catalog.address
         if not address.is_file():
             raise StudyError(
                 f"There is no catalog {address}.",
                 cause="The study names it for its scenes.",
                 next_step="Check data.root and catalog.address.",
             )
-        inside = _outside_runs(_files_under(address.parent), file.root)
+        inside = _outside_runs(_files_under(address.parent), root)
         return sorted({*inside, *locks})
     if source.files is None:
         return locks
-    local = [Path(f) for f in image_files(file, source) if not is_remote(f)]
+    local = [Path(f) for f in image_files(source) if not is_remote(f)]
     return _with_siblings(local)
 
 
@@ -189,12 +207,16 @@ class FileHashes:
             self.known[str(path)] = (state.st_size, state.st_mtime_ns, digest)
         return digest
 
-    def groups(self, files: dict[str, list[Path]], root: Path) -> dict[str, dict[str, str]]:
-        """Return the hash of every file by group and name relative to ``root``; remember them."""
+    def groups(
+        self, files: dict[str, list[Path]], roots: Mapping[str, Path]
+    ) -> dict[str, dict[str, str]]:
+        """Return the hash of every file by group and name within its root; remember them."""
         before = dict(self.known)
         found = {
             what: {
-                (p.relative_to(root) if p.is_relative_to(root) else p).as_posix(): self.of(p)
+                (p.relative_to(r) if p.is_relative_to(r := roots[what]) else p).as_posix(): self.of(
+                    p
+                )
                 for p in paths
             }
             for what, paths in files.items()

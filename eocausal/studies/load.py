@@ -163,20 +163,36 @@ def _checked(
         problems += [locate(lines, *found) for found in _wrong_sources(study)]
     if isinstance(study, Study):
         problems += [locate(lines, *found) for found in _contradictions(study)]
-    try:
-        root = (path.parent / _expand(_raw_root(value))).resolve()
-    except KeyError as error:
-        text = f"the environment has no variable {error.args[0]!r}, and no default is given"
-        problems.append(locate(lines, ("data", "root"), text))
+    roots: dict[str, str] = {}
+    base = path.parent
+    for name in ("root", "imagery", "panel"):
+        try:
+            roots[name] = str((base / _expand(_raw_root(value, name))).resolve())
+        except KeyError as error:
+            text = f"the environment has no variable {error.args[0]!r}, and no default is given"
+            where = ("data", "root") if name == "root" else ("data", name, "root")
+            problems.append(locate(lines, where, text))
+        if name == "root":
+            base = Path(roots.get(name, base))
     if problems or study is None:
         raise _error(path, sorted(dict.fromkeys(problems), key=line_of))
-    data = study.data.model_copy(update={"root": str(root)})
-    return study.model_copy(update={"data": data})
+    return _with_roots(study, roots)
 
 
-def _raw_root(value: Any) -> str:
+def _with_roots(study: S, roots: Mapping[str, str]) -> S:
+    changed: dict[str, Any] = {"root": roots["root"]}
+    for name in ("imagery", "panel"):
+        section: LooksSection | None = getattr(study.data, name)
+        if section is not None:
+            changed[name] = section.model_copy(update={"root": roots[name]})
+    return study.model_copy(update={"data": study.data.model_copy(update=changed)})
+
+
+def _raw_root(value: Any, name: str) -> str:
+    """Return what is written for the root of the data, or of a section."""
     data = value.get("data") if isinstance(value, dict) else None
-    root = data.get("root", ".") if isinstance(data, dict) else "."
+    holder = data if name == "root" else data.get(name) if isinstance(data, dict) else None
+    root = holder.get("root", ".") if isinstance(holder, dict) else "."
     return root if isinstance(root, str) else "."
 
 
@@ -322,7 +338,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-_OF_FILES = ("band_names", "band_pattern", "time_pattern", "neighborhood_pattern", "nodata")
+_OF_FILES = (
+    "band_names", "band_pattern", "time", "time_pattern", "neighborhood_pattern", "nodata",
+)  # fmt: skip
 
 
 def _wrong_sources(study: Ingestion) -> Iterator[tuple[Location, str]]:
@@ -339,6 +357,8 @@ def _wrong_sources(study: Ingestion) -> Iterator[tuple[Location, str]]:
         periods = getattr(section, "periods", None)
         if periods is not None:
             yield from _wrong_periods(periods, (*at, "periods"))
+        if section.grids is not None and section.grids.time is not None:
+            yield from _wrong_grid_time(section.grids.time, (*at, "grids", "time"))
 
 
 def _wrong_source(
@@ -354,11 +374,24 @@ def _wrong_source(
     if "files" not in given:
         for name in _OF_FILES:
             if getattr(section, name) is not None:
-                yield (*at, name), "it is for files"
+                yield (*at, name), _elsewhere(name, given)
     if {"stac", "catalog"} & set(given):
-        for name in ("time", "item_pattern", "files_crs"):
+        for name in ("item_pattern", "files_crs"):
             if getattr(section, name) is not None:
                 yield (*at, name), "it is for files and grids"
+
+
+def _elsewhere(name: str, given: Sequence[str]) -> str:
+    """Say where else a key of files is written, if anywhere."""
+    bands = "variables" if "grids" in given else "bands"
+    own = {"band_names": bands, "time": "time"}
+    return "it is for files" + (f"; write {given[0]}.{own[name]}" if given and name in own else "")
+
+
+def _wrong_grid_time(time: PeriodsSection, at: Location) -> Iterator[tuple[Location, str]]:
+    if time.dates is not None:
+        yield at, "give labels, or every with from and to"
+    yield from _wrong_periods(time, at)
 
 
 def _wrong_periods(periods: PeriodsSection, at: Location) -> Iterator[tuple[Location, str]]:

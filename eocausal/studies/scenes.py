@@ -39,7 +39,8 @@ _RECORD = "record"
 def source_record(study: Ingestion, name: str) -> dict[str, Any]:
     """Return what the scenes of ``imagery`` or ``panel`` depend on, as plain values."""
     section, source = _looks(study, name), source_of(study.data, name)
-    record = source.model_dump(mode="json", include=set(SourceSection.model_fields))
+    kept = set(SourceSection.model_fields) - {"root"}
+    record = source.model_dump(mode="json", by_alias=True, exclude_none=True, include=kept)
     if source.stac is not None or source.catalog is not None:
         record["searched"] = _search_time(source, section)
     return record
@@ -64,20 +65,29 @@ def find_scenes(
         from eocausal.ingest.grids import scan_grids
 
         return scan_grids(
-            [str(p) for p in grid_files(file, source)],
+            [str(p) for p in grid_files(source)],
             variables=source.grids.variables, select=source.grids.select, crs=source.files_crs,
-            time=source.time, item_pattern=source.item_pattern, ledger=ledger,
+            time=_grid_times(source), item_pattern=source.item_pattern, ledger=ledger,
         )  # fmt: skip
     if source.files is None:
         return _search(file, source, section, ledger)
     from eocausal.ingest.sources import scan
 
     return scan(
-        image_files(file, source), time=source.time, time_pattern=source.time_pattern,
+        image_files(source), time=source.time, time_pattern=source.time_pattern,
         bands=source.band_names, band_pattern=source.band_pattern,
         item_pattern=source.item_pattern, nodata=source.nodata, crs=source.files_crs,
         neighborhood_pattern=source.neighborhood_pattern, ledger=ledger,
     )  # fmt: skip
+
+
+def _grid_times(source: SourceSection) -> str | list[str] | None:
+    """Return the dates of the steps of gridded files: one label for all, or one for each."""
+    assert source.grids is not None
+    if source.grids.time is None:
+        return None
+    labels = periods_of(source.grids.time, None) or []
+    return labels[0] if len(labels) == 1 else labels
 
 
 def _search(
@@ -97,7 +107,7 @@ def _search(
     c = source.catalog
     assert c is not None
     return read_catalog(
-        c.address if is_remote(c.address) else file.root / c.address,
+        c.address if is_remote(c.address) else Path(source.root) / c.address,
         bands=c.bands, neighborhoods=places, time=time, query=c.query or None, ledger=ledger,
     )  # fmt: skip
 
@@ -131,14 +141,14 @@ def write_scenes(file: IngestFile, name: str, scenes: gpd.GeoDataFrame, path: Pa
         _copy(named, path)
         return
     asked = dict(scenes.attrs.get("query", {}))
-    kept = {_ROOT: str(file.root), _RECORD: _record_hash(file, name), _ASKED: asked}
+    kept = {_ROOT: source.root, _RECORD: _record_hash(file, name), _ASKED: asked}
     write_lock(scenes, path, kept)
     if named is not None:
         _copy(path, named)
 
 
 def _from_named_lock(file: IngestFile, name: str, path: Path) -> gpd.GeoDataFrame:
-    scenes = _from_lock(path, file.root)
+    scenes = _from_lock(path, Path(source_of(file.study.data, name).root))
     if scenes.attrs.get(_RECORD, now := _record_hash(file, name)) != now:
         raise StudyError(
             f"The lock {path} holds another search.",
@@ -158,9 +168,9 @@ def _copy(one: Path, other: Path) -> None:
         shutil.copyfile(one, temporary)
 
 
-def read_scenes(file: IngestFile, path: Path) -> gpd.GeoDataFrame:
+def read_scenes(file: IngestFile, name: str, path: Path) -> gpd.GeoDataFrame:
     """Read the scenes that :func:`write_scenes` wrote; a study may have been moved since."""
-    return _from_lock(path, file.root)
+    return _from_lock(path, Path(source_of(file.study.data, name).root))
 
 
 def _from_lock(path: Path, root: Path) -> gpd.GeoDataFrame:
@@ -199,7 +209,7 @@ def harmonized(
     return scenes
 
 
-def periods_of(periods: PeriodsSection | None, scenes: gpd.GeoDataFrame) -> list[str] | None:
+def periods_of(periods: PeriodsSection | None, scenes: gpd.GeoDataFrame | None) -> list[str] | None:
     """Return the labels of periods, which may be the dates of the scenes.
 
     Raises
@@ -211,6 +221,7 @@ def periods_of(periods: PeriodsSection | None, scenes: gpd.GeoDataFrame) -> list
     if periods is None:
         return None
     if periods.dates is not None:
+        assert scenes is not None
         return dates_of(scenes, within=periods.dates.within)
     if periods.every is not None:
         return period_range(str(periods.start), str(periods.end), periods.every)

@@ -79,6 +79,32 @@ class CatalogSection(Section):
     query: dict[str, dict[str, Any]] = Field(default={})
 
 
+class DatesSection(Section):
+    """A period for every date with a scene."""
+
+    within: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Scenes so many days apart share a period."
+    )
+
+
+class PeriodsSection(Section):
+    """Periods by label, at regular steps, or one for each date."""
+
+    labels: Texts | None = None
+    every: Text | None = Field(default=None, description="day, month, quarter, season, year, 8D.")
+    start: Text | None = Field(default=None, alias="from", description="First, e.g. 2015-01.")
+    end: Text | None = Field(default=None, alias="to", description="Last, inclusive.")
+    dates: DatesSection | None = None
+
+
+Periods = Annotated[
+    PeriodsSection,
+    BeforeValidator(
+        _labels, json_schema_input_type=str | list[str | int] | int | PeriodsSection | None
+    ),
+]
+
+
 class GridsSection(Section):
     """Gridded files: NetCDF, HDF5, Zarr."""
 
@@ -89,11 +115,20 @@ class GridsSection(Section):
     select: dict[str, int] = Field(
         default={}, description="Position along further dimensions, {depth: 0}."
     )
+    time: Periods | None = Field(
+        default=None,
+        description="Dates instead of the files' own: a label for all steps, or one for each.",
+    )
 
 
 class SourceSection(Section):
     """Where scenes come from: exactly one of ``files``, ``stac``, ``catalog``, ``grids``."""
 
+    root: Text = Field(
+        default=".",
+        description="Folder of the source's files, relative to data.root; ${NAME:-default} is "
+        "taken from the environment.",
+    )
     files: Texts | None = Field(
         default=None, description="A folder, a pattern or a list of images or URLs."
     )
@@ -135,32 +170,6 @@ class SourceSection(Section):
         """Keys of the sources that are given."""
         names = ("files", "stac", "catalog", "grids")
         return tuple(n for n in names if getattr(self, n) is not None)
-
-
-class DatesSection(Section):
-    """A period for every date with a scene."""
-
-    within: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Scenes so many days apart share a period."
-    )
-
-
-class PeriodsSection(Section):
-    """Periods by label, at regular steps, or one for each date."""
-
-    labels: Texts | None = None
-    every: Text | None = Field(default=None, description="day, month, quarter, season, year, 8D.")
-    start: Text | None = Field(default=None, alias="from", description="First, e.g. 2015-01.")
-    end: Text | None = Field(default=None, alias="to", description="Last, inclusive.")
-    dates: DatesSection | None = None
-
-
-Periods = Annotated[
-    PeriodsSection,
-    BeforeValidator(
-        _labels, json_schema_input_type=str | list[str | int] | int | PeriodsSection | None
-    ),
-]
 
 
 class QAPixelSection(Section):

@@ -76,7 +76,7 @@ class IngestSpace:
     def scenes(self, name: str = "imagery") -> gpd.GeoDataFrame:
         """Return the table of scenes of ``imagery`` or ``panel``, from its lock."""
         data = self.study.data
-        found = read_scenes(self.file, self.folder / lock_name(data, name))
+        found = read_scenes(self.file, name, self.folder / lock_name(data, name))
         return harmonized(found, getattr(data, name), self.notes)
 
     @property
