@@ -177,7 +177,7 @@ def test_attrition(units):
 
     uneven = even & ~((units["arm"] == 1) & (rng.random(len(units)) < 0.3)).to_numpy()
     result = Attrition(draws=1999).run(TrialData(units, TRIAL, (), has_image=uneven))
-    assert result.verdict is (Verdict.FAIL if _apart(result) > 0.2 else Verdict.WARN)
+    assert result.verdict is Verdict.FAIL
     assert (
         Attrition(draws=1999, gross=0.01).run(TrialData(units, TRIAL, (), has_image=uneven)).verdict
         is Verdict.FAIL
@@ -188,11 +188,6 @@ def test_attrition(units):
     assert "No unit lacks" in nothing.claim
     with pytest.raises(AlignmentError, match="3 entries for 900 units"):
         attrition_table(TrialData(units, TRIAL, has_image=np.ones(3, dtype=bool)))
-
-
-def _apart(result):
-    row = result.table.loc["image"]
-    return abs(row["share_treated"] - row["share_control"])
 
 
 def test_uganda_is_balanced_in_its_covariates(real_data):
