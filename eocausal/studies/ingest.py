@@ -229,8 +229,8 @@ def plan_ingestion(path: Path | str, *, lock: str | None = None) -> IngestPlan:
             f"{len(found.places):,} neighborhoods x {steps:,} times; bands "
             f"{', '.join(data.panel.bands)}; "
             f"statistics {', '.join(s.name for s in data.panel.statistics)}.",
-            f"{scenes['href'].nunique():,} files of {scenes['size_bytes'].sum() / 1e6:,.1f} MB; "
-            "only blocks under the neighborhoods are read.",
+            f"The scenes hold {scenes['size_bytes'].sum() / 1e6:,.1f} MB; only blocks under the "
+            "neighborhoods are read.",
         ]
     facts = [f for f in [*found.facts, *input_sizes(found)] if "units" not in f]
     return IngestPlan(found.file.study.title, tuple(facts), cube, tuple(panel))

@@ -203,7 +203,10 @@ def _look_at_links(found: Validation, units: pd.DataFrame, places: gpd.GeoDataFr
 
 
 def _look_at_sources(found: Validation) -> None:
+    from eocausal.ingest.schedule import read_scheduler
+
     data = found.file.study.data
+    found.attempt(("data", "scheduler"), lambda: read_scheduler(data.scheduler))
     sections: dict[str, LooksSection | None] = {"imagery": data.imagery, "panel": data.panel}
     for name, section in sections.items():
         if section is None:
@@ -246,10 +249,12 @@ def _look_at_looks(
         found.attempt((*at, "periods", i), partial(parse_period, label))
     if len(found.problems) == before:
         found.periods[name] = periods
-    files = scenes["href"].nunique()
-    steps = f" with {len(scenes):,} steps" if len(scenes) > files else ""
-    what = "images" if name == "imagery" else "files of the panel"
-    found.facts.append(f"{files:,} {what}{steps} and the bands {', '.join(present)}")
+    if section.sources:
+        files = scenes["href"].nunique()
+        steps = f" with {len(scenes):,} steps" if len(scenes) > files else ""
+        what = "image" if name == "imagery" else "panel file"
+        plural = "" if files == 1 else "s"
+        found.facts.append(f"{files:,} {what}{plural}{steps}; bands {', '.join(present)}")
 
 
 def _wanted(

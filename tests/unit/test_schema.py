@@ -2,13 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from eocausal.errors import StudyError
 from eocausal.estimators.bases import ForestBasis, RidgeBasis
-from eocausal.studies.decisions import basis_of
+from eocausal.ingest import statistics
+from eocausal.ingest.composites import (
+    BestPixel,
+    Mean,
+    Median,
+    Medoid,
+    NearestDay,
+    Percentile,
+)
+from eocausal.ingest.masks import CloudProbability, NonZero, QAPixel, SceneClassification, Values
+from eocausal.studies.decisions import basis_of, composite_of, masks_of, statistics_of
 from eocausal.studies.engine import resolved
 from eocausal.studies.load import load_study, read_ingestion, read_study
 from eocausal.studies.records import (
@@ -18,6 +29,7 @@ from eocausal.studies.records import (
     write_estimates,
 )
 from eocausal.studies.schema import BasisChoice, Ingestion
+from eocausal.studies.schema_imagery import CompositeChoice, MaskChoice, StatisticChoice
 from eocausal.studies.template import write_template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +130,86 @@ def test_wrong_values_say_what_is_allowed(tmp_path, old, new, line, says):
     assert where[0].startswith((f"line {line}:", f"line {line + 1}:"))
 
 
+IMAGERY = """\
+study: Test
+data:
+  neighborhoods: {file: places.csv, id: village, size_m: 500}
+  imagery:
+    files: tif
+    bands: [red, nir]
+    resolution: 10
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "says"),
+    [
+        ("    files: tif\n", "", "data.imagery", "no source of scenes"),
+        ("files: tif", "files: tif\n    grids: {files: nc}", "data.imagery.grids", "one source"),
+        ("files: tif", "files: tif\n    lock: a.json", "data.imagery.lock", "what a search found"),
+        ("files: tif", "grids: {files: nc}\n    time: 2005", "data.imagery.time",
+         "write grids.time"),
+        ("files: tif", "grids: {files: nc}\n    band_names: [a]", "data.imagery.band_names",
+         "write grids.variables"),
+        ("files: tif", "stac: {url: u, collections: c, bands: [a]}\n    files_crs: EPSG:4326",
+         "data.imagery.files_crs", "for files and grids"),
+        ("files: tif", "stac: {url: u, collection: c, bands: [a]}", "data.imagery.stac.collection",
+         "closest: collections"),
+        ("resolution: 10", "resolution: 10\n    mask_band: clear", "data.imagery.mask_band",
+         "unknown key; closest: mask"),
+        ("resolution: 10", "resolution: 10\n    mask: {nonzero: {}}", "band", "missing"),
+        ("resolution: 10", "resolution: 10\n    mask: [{qa_pixel: {dilate: -1}}]", "dilate",
+         "greater than or equal to 0"),
+        ("resolution: 10", "resolution: 10\n    composite: {percentile: {q: 101}}", "percentile.q",
+         "less than or equal to 100"),
+        ("resolution: 10", "resolution: 10\n    composite: modal", "data.imagery.composite.modal",
+         "closest: median"),
+        ("resolution: 10", "resolution: 10\n    harmonize: landsat", "data.imagery.harmonize",
+         "closest: landsat_to_oli"),
+        ("resolution: 10", "resolution: 10\n    periods: {every: month, from: 2015}",
+         "data.imagery.periods", "every needs from and to"),
+        ("resolution: 10", "resolution: 10\n    periods: {from: 2015, to: 2016}",
+         "data.imagery.periods", "give labels, or every"),
+        ("resolution: 10", "resolution: 10\n    periods: {every: month, form: 2015}",
+         "data.imagery.periods.form", "closest: from"),
+        ("  imagery:\n    files: tif\n    bands: [red, nir]\n    resolution: 10\n", "", "",
+         "missing"),
+        ("resolution: 10", "resolution: 10\n  panel: {bands: [a], statistics: [modus]}",
+         "data.panel.statistics[0].modus", "unknown key"),
+    ],
+)  # fmt: skip
+def test_wrong_sources_and_choices_say_what_to_write(tmp_path, old, new, where, says):
+    assert old in IMAGERY
+    with pytest.raises(StudyError) as caught:
+        read_ingestion(write(tmp_path, IMAGERY.replace(old, new)))
+    assert any(where in p and says in p for p in caught.value.problems), caught.value.problems
+
+
+def test_every_way_to_write_imagery_reads_back_as_itself(tmp_path):
+    more = """\
+    mask: [scl, {values: {band: lulc, keep: [2, 5]}}]
+    composite: {best_pixel: {by: ndvi}}
+    harmonize: [sentinel2_offset]
+    periods: {every: 8D, from: "2015-01", to: "2015-12"}
+  panel:
+    catalog: {address: catalog.json, bands: {red: B04}}
+    bands: red
+    statistics: [mean, {class_share: {classes: {built: 7, green: [2, 5]}}}]
+    periods: {dates: {within: 3}}
+  scheduler: tcp://host:8786
+  memory_gb: 4
+"""
+    study = read_ingestion(write(tmp_path, IMAGERY + more)).study
+    assert study.data.imagery.periods.start == "2015-01"
+    assert study.data.panel.periods.dates.within == 3
+    again = read_ingestion(write(tmp_path, yaml.safe_dump(resolved(study)))).study
+    assert again == study
+    short = IMAGERY + "    periods: dates\n    mask: qa_pixel\n    composite: medoid\n"
+    section = read_ingestion(write(tmp_path, short)).study.data.imagery
+    assert section.periods.dates is not None
+    assert (section.mask[0].name, section.composite.name) == ("qa_pixel", "medoid")
+
+
 def test_repeated_keys_are_refused_with_both_lines(tmp_path):
     found = problems(tmp_path, GOOD + "seed: 4\n")
     assert found == ["line 17: seed: the key is given twice, first in line 2"]
@@ -209,6 +301,33 @@ def test_records_need_the_common_fields_and_have_no_nan():
 def test_defaults_are_those_of_the_library():
     assert basis_of(BasisChoice.model_validate("ridge")) == RidgeBasis()
     assert basis_of(BasisChoice.model_validate("forest")) == ForestBasis()
+
+
+def test_words_become_the_decisions_of_the_library():
+    def said(kind: Any, *values: Any) -> list[Any]:
+        return [kind.model_validate(v) for v in values]
+
+    assert masks_of(said(MaskChoice, "qa_pixel", "scl", "cloud_probability")) == (
+        QAPixel(), SceneClassification(), CloudProbability(),
+    )  # fmt: skip
+    options = ({"qa_pixel": {"drop": "cloud", "dilate": 2}}, {"values": {"band": "l", "keep": 2}})
+    assert masks_of(said(MaskChoice, *options, {"nonzero": {"band": "clear"}})) == (
+        QAPixel(drop=("cloud",), dilate=2), Values("l", keep=(2.0,)), NonZero("clear"),
+    )  # fmt: skip
+    named = said(
+        CompositeChoice, "median", "mean", "medoid", {"percentile": {"q": 25}}, "best_pixel",
+        {"nearest_day": {"month": 7, "day": 1}},
+    )  # fmt: skip
+    assert [composite_of(c) for c in named] == [
+        Median(), Mean(), Medoid(), Percentile(25), BestPixel("ndvi"), NearestDay(7, 1),
+    ]  # fmt: skip
+    assert composite_of(None) is None
+    share = {"class_share": {"classes": {"built": 7, "green": [2, 5]}}}
+    words = said(StatisticChoice, "mean", "std", {"quantile": {"q": 0.9}}, share)
+    assert statistics_of(words) == (
+        statistics.Mean(), statistics.StdDev(), statistics.Quantile(0.9),
+        statistics.ClassShare({"built": 7, "green": [2, 5]}),
+    )  # fmt: skip
 
 
 def test_nested_fields_are_json_in_the_csv_and_absent_ones_empty(tmp_path):
