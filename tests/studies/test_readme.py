@@ -9,13 +9,42 @@ import pytest
 
 import eocausal as eo
 from eocausal.simulate.world import WorldConfig, render_world
-from eocausal.studies.load import load_study
+from eocausal.studies.load import load_study, read_ingestion
+from eocausal.studies.scenes import periods_of
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-def block(language):
-    return re.search(rf"```{language}\n(.*?)```", README, flags=re.S).group(1)
+def block(language, number=0):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)[number]
+
+
+def test_every_block_is_tested():
+    assert len(re.findall(r"```yaml\n", README)) == 2
+    assert len(re.findall(r"```python\n", README)) == 2
+
+
+def test_study_that_ingests_is_valid(tmp_path):
+    path = tmp_path / "valley.yaml"
+    path.write_text(block("yaml", 1), encoding="utf-8")
+    data = read_ingestion(path).study.data
+    assert data.imagery.lock == "scenes.lock.json"
+    assert len(periods_of(data.imagery.periods, None)) == 36
+    assert [s.name for s in data.panel.statistics] == ["mean", "quantile"]
+
+
+def test_python_that_ingests_runs(tmp_path, monkeypatch, capsys):
+    config = WorldConfig(seed=5, n_neighborhoods=30, n_trial=20, chip_px=32, scenes_per_year=1)
+    render_world(config, tmp_path / "w")
+    (tmp_path / "w" / "scenes").rename(tmp_path / "scenes")
+    places = gpd.read_file(tmp_path / "w" / "neighborhoods.gpkg")
+    places.rename(columns={"neighborhood": "village"}).to_file(tmp_path / "villages.gpkg")
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    exec(block("python", 1), made)
+    assert made["cube"]["image"].shape[:3] == (30, 3, 3)
+    assert float(made["cube"]["valid"].mean()) > 0.5
+    assert "time" in capsys.readouterr().out
 
 
 def test_study_is_valid(tmp_path):
@@ -47,4 +76,4 @@ def test_every_public_name_exists_and_is_documented():
     for name in eo.__all__:
         if name != "__version__":
             assert getattr(eo, name).__doc__, name
-    assert len(eo.__all__) <= 46
+    assert len(eo.__all__) <= 70
