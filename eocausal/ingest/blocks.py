@@ -21,7 +21,7 @@ __all__ = ["Block", "BlockCache", "Key", "units_of"]
 Key = tuple[int, int, int]
 """Class of grids, row and column of a unit in it."""
 _NEVER: Final = 2**62
-_SPARES: Final = 4
+_SPARE_BYTES: Final = 64 * 2**20
 
 
 @dataclass(slots=True)
@@ -109,9 +109,12 @@ class _Kept:
     def next_use(self) -> int:
         return next(iter(self.boxes), _NEVER)
 
-    def needed(self) -> tuple[int, int, int, int]:
-        """Rows and columns (first, last) that are needed again."""
-        rows, cols, last_rows, last_cols = zip(*self.boxes.values(), strict=True)
+    def needed(self, batch: int) -> tuple[int, int, int, int] | None:
+        """Rows and columns that batches other than this one need; None if none does."""
+        boxes = [box for k, box in self.boxes.items() if k != batch]
+        if not boxes:
+            return None
+        rows, cols, last_rows, last_cols = zip(*boxes, strict=True)
         return min(rows), min(cols), max(last_rows), max(last_cols)
 
 
@@ -144,6 +147,7 @@ class BlockCache:
         self._units: dict[Key, _Kept] = {}
         self._making: dict[tuple[Key, int], _Making] = {}
         self._spare: dict[tuple[tuple[int, ...], np.dtype[Any]], list[NDArray[Any]]] = {}
+        self._spare_bytes = 0
         self._held = 0
         for a, b, c, batch, *box in uses[np.argsort(uses[:, 3], kind="stable")].tolist():
             boxes = self._units.setdefault((a, b, c), _Kept()).boxes
@@ -193,22 +197,36 @@ class BlockCache:
         mine.future.set_result(block)
         return block
 
-    def release(self, block: Block) -> None:
-        """Say that nothing is copied from a block any more."""
+    def release(self, block: Block, key: Key, asset: int, batch: int) -> None:
+        """Say that a batch has copied all it needs of a block."""
         with self._lock:
             block.users -= 1
+            unit = self._units.get(key)
             if block.dropped:
                 self._recycle(block)
+            elif unit is not None and not block.users and unit.blocks.get(asset) is block:
+                box = unit.needed(batch)
+                smaller = None if box is None else block.cut(box)
+                if smaller is block:
+                    return
+                if smaller is None:
+                    del unit.blocks[asset]
+                else:
+                    unit.blocks[asset] = smaller
+                    self._held += smaller.nbytes
+                self._drop(block)
 
     def spare(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Give memory for a block: that of one not needed any more, which costs no page faults."""
         with self._lock:
             if self._spare.get((shape, dtype)):
-                return self._spare[shape, dtype].pop()
+                found = self._spare[shape, dtype].pop()
+                self._spare_bytes -= found.nbytes
+                return found
         return np.empty(shape, dtype=dtype)
 
     def done(self, batch: int, keys: Sequence[Key]) -> None:
-        """Say that a batch needs its units no more."""
+        """Say that a batch is made."""
         with self._lock:
             for key in keys:
                 unit = self._units.get(key)
@@ -219,8 +237,6 @@ class BlockCache:
                     for block in unit.blocks.values():
                         self._drop(block)
                     del self._units[key]
-                elif unit.blocks:
-                    self._cut(unit)
 
     def _keep(self, unit: _Kept, asset: int, block: Block) -> None:
         before = unit.blocks.pop(asset, None)
@@ -232,15 +248,6 @@ class BlockCache:
             farthest = max((u for u in self._units.values() if u.blocks), key=lambda u: u.next_use)
             self._drop(farthest.blocks.popitem()[1])
 
-    def _cut(self, unit: _Kept) -> None:
-        box = unit.needed()
-        for asset, block in unit.blocks.items():
-            smaller = block.cut(box)
-            if smaller is not block:
-                unit.blocks[asset] = smaller
-                self._held += smaller.nbytes
-                self._drop(block)
-
     def _drop(self, block: Block) -> None:
         self._held -= block.nbytes
         block.dropped = True
@@ -250,6 +257,6 @@ class BlockCache:
         values = block.values
         if block.users or not (block.whole and values.flags.owndata):
             return
-        kept = self._spare.setdefault((values.shape, values.dtype), [])
-        if len(kept) < _SPARES:
-            kept.append(values)
+        if self._spare_bytes + values.nbytes <= _SPARE_BYTES:
+            self._spare.setdefault((values.shape, values.dtype), []).append(values)
+            self._spare_bytes += values.nbytes

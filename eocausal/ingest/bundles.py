@@ -75,16 +75,21 @@ class Source:
 
 
 def bundle_up(
-    layers: Layers, asset_class: NDArray[np.int32], assets: dict[int, Asset]
+    layers: Layers, asset_class: NDArray[np.int32], assets: dict[int, Asset], inputs: int
 ) -> dict[int, tuple[Bundle, ...]]:
-    """Sort layers by class of grids, pixel type, asset and target; masks come before data."""
-    found: dict[int, dict[str, list[int]]] = {}
-    order = np.lexsort((layers.target, layers.asset))
-    for k in order.tolist():
+    """Sort layers by class of grids, pixel type, asset and target.
+
+    Assets that hold masks (targets from ``inputs`` on) come before those that hold none, so that
+    pixels under a cloud are known before any is interpolated.
+    """
+    found: dict[int, dict[tuple[bool, str], list[int]]] = {}
+    masked = set(layers.asset[layers.target >= inputs].tolist())
+    for k in np.lexsort((layers.target, layers.asset)).tolist():
         asset = int(layers.asset[k])
-        found.setdefault(int(asset_class[asset]), {}).setdefault(assets[asset].dtype, []).append(k)
+        kind = (asset not in masked, assets[asset].dtype)
+        found.setdefault(int(asset_class[asset]), {}).setdefault(kind, []).append(k)
     return {
-        one: tuple(_bundle(layers, np.array(v), assets) for v in kinds.values())
+        one: tuple(_bundle(layers, np.array(kinds[k]), assets) for k in sorted(kinds))
         for one, kinds in found.items()
     }
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from eocausal.contracts import ChipStatus
 from eocausal.ingest.bundles import Bundle, Source
 from eocausal.ingest.composites import count_valid
+from eocausal.ingest.packing import Packing
 from eocausal.ingest.sampling import Piece
 from eocausal.ingest.stacks import Window, sample
 
@@ -87,8 +88,9 @@ def take_stored(
         if (place == np.arange(len(place))).all():
             chip.stored = values.astype(packing.dtype, copy=False).reshape(shape)
             if valid is not None:
-                chip.stored[~valid.reshape(shape)] = packing.fill
                 chip.good = valid.reshape(shape)
+                if piece.corner is None or window.known is not None or not _same(bundle, packing):
+                    chip.stored[~chip.good] = packing.fill
             return
     if chip.stored is None:
         chip.stored = np.full(shape, packing.fill, dtype=packing.dtype)
@@ -100,6 +102,11 @@ def take_stored(
         new = ~before if valid is None else valid[k] & ~before
         np.copyto(chip.stored[p, b, rows, cols], values[k], where=new, casting="unsafe")
         before |= new
+
+
+def _same(bundle: Bundle, packing: Packing) -> bool:
+    """Whether nodata of all layers is what stands for a missing pixel in the store."""
+    return all(n == packing.fill for n in bundle.nodata)
 
 
 def take_clear(
@@ -211,24 +218,32 @@ def finish(source: Source, chip: Chip, size: int) -> Made:
             share, some = (1.0, True) if whole is None else whole[period]
             seen = own if some else []
         else:
-            share, seen = _composite(source, chip, [slot[k] for k in own], made.stored[period])
-            seen = [chip.looks[k] for k in seen]
+            share, used = _composite(source, chip, [slot[k] for k in own], made.stored[period])
+            seen = [chip.looks[k] for k in used]
         covered = any(k in chip.covered for k in own)
         failed = any(k in chip.errors for k in own)
+        looks = [source.looks[k] for k in seen]
+        dates = {k.date for k in looks}
+        known = bool(looks) and "" not in dates
         made.valid.append(share)
         made.status.append(int(_status(share, bool(members), covered, failed)))
         made.looks.append(len(seen))
-        days = [source.looks[k].day for k in seen]
-        known = bool(days) and all(source.looks[k].date for k in seen)
-        made.day.append(sum(days) / len(days) if known else float("nan"))
-        made.used.append({source.looks[k].date for k in seen})
+        made.day.append(sum(k.day for k in looks) / len(looks) if known else float("nan"))
+        made.used.append(dates)
     return made
 
 
 def _shares(good: NDArray[np.bool_]) -> list[tuple[float, bool]]:
     """For each period: share of pixels valid in all bands, and whether any value is valid."""
     flat = good.reshape(*good.shape[:2], -1)
-    return [(float(np.count_nonzero(p.all(axis=0))) / p.shape[1], bool(p.any())) for p in flat]
+    found = []
+    for period, full in zip(flat, np.all(flat, axis=(1, 2)).tolist(), strict=True):
+        if full:
+            found.append((1.0, True))
+            continue
+        share = np.count_nonzero(period.all(axis=0)) / period.shape[1]
+        found.append((float(share), share > 0 or bool(period.any())))
+    return found
 
 
 def _composite(

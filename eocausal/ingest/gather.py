@@ -19,7 +19,7 @@ from eocausal.ingest.sampling import Piece, place_chips
 from eocausal.ingest.spec import GridClass
 from eocausal.ingest.stacks import Window, valid_pixels
 
-__all__ = ["Batch", "gather_batch"]
+__all__ = ["Batch", "gather_batch", "stored_as_is"]
 
 _STACK_BYTES: Final = 96 * 2**20
 _PLAIN: Final = ("int8", "uint8", "int16", "uint16", "float16", "float32")
@@ -50,7 +50,7 @@ def gather_batch(
     chips = [
         Chip(tuple(sorted({k for one in own for k in looks_of.get(one, ())}))) for own in classes
     ]
-    simple = _simple(source)
+    simple = stored_as_is(source)
     for one in sorted(batch.touching):
         plain = {r for r in batch.touching[one].tolist() if simple and len(classes[r]) == 1}
         _gather_class(source, batch, one, chips, plain, cache, pool)
@@ -58,7 +58,7 @@ def gather_batch(
         yield finish(source, chip, batch.chips.size)
 
 
-def _simple(source: Source) -> bool:
+def stored_as_is(source: Source) -> bool:
     """Whether a period has at most one look, stored as it is but for where it is sampled."""
     recipe = source.recipe
     if not source.packing.whole or recipe.masks or recipe.indices:
@@ -98,10 +98,9 @@ def _gather_class(
         return
     feeds = _feeds(windows, source.classes[one])
     clear: dict[tuple[int, int], NDArray[np.bool_]] = {}
-    ordered = sorted(bundles, key=lambda b: int(b.target.max()) < n_inputs)
-    for bundle in ordered:
+    for bundle in bundles:
         for group in _groups(bundle, windows):
-            stacks = _read(source, one, group, windows, feeds, chips, cache, pool)
+            stacks = _read(source, one, group, windows, feeds, chips, batch.number, cache, pool)
             for place, window in enumerate(stacks):
                 chip = chips[window.chip]
                 valid = valid_pixels(group, window)
@@ -158,6 +157,7 @@ def _read(
     windows: list[tuple[int, Piece]],
     feeds: dict[tuple[int, int], list[_Feed]],
     chips: list[Chip],
+    batch: int,
     cache: BlockCache,
     pool: ReaderPool,
 ) -> list[Window]:
@@ -186,7 +186,7 @@ def _read(
                                for p, t in zip(place_of, there, strict=True)):  # fmt: skip
                             chips[stacks[place].chip].errors[int(bundle.look[span.start])] = text
             finally:
-                cache.release(block)
+                cache.release(block, (one, i, j), number, batch)
     return stacks
 
 

@@ -58,19 +58,15 @@ class GridClass:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One acquisition. ``start`` and ``date`` are the first and last day it may be from."""
+    """One acquisition. ``start`` and ``date`` are the first and last day it may be from.
+
+    ``day`` counts from 1970-01-01 to the middle of it; the least integer if unknown.
+    """
 
     name: str
     start: str
     date: str
-
-    @property
-    def day(self) -> int:
-        """Days from 1970-01-01 to the middle of it; the least integer if unknown."""
-        if not self.date:
-            return int(np.iinfo(np.int64).min)
-        first, last = np.datetime64(self.start or self.date, "D"), np.datetime64(self.date, "D")
-        return int((first.astype(np.int64) + last.astype(np.int64)) // 2)
+    day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,13 +344,20 @@ def _looks(
     starts = table["time"]
     ends = table.get("time_end", starts)
     ends = ends.where(ends.notna(), starts)
-    made = {k: Look(names[a], _day(starts[a]), _day(ends[a])) for k, a in first.items()}
+    made = {k: _look(names[a], _day(starts[a]), _day(ends[a])) for k, a in first.items()}
     order = sorted(made, key=lambda k: (made[k].date, made[k].start, made[k].name))
     rank = {k: i for i, k in enumerate(order)}
     look = np.array([rank[k] for k in layers.look.tolist()], dtype=np.int32)
     place = np.lexsort((layers.asset, layers.target, look))
     moved = Layers(look[place], layers.asset[place], layers.band[place], layers.target[place])
     return tuple(made[k] for k in order), moved
+
+
+def _look(name: str, start: str, date: str) -> Look:
+    if not date:
+        return Look(name, start, date, int(np.iinfo(np.int64).min))
+    first, last = np.datetime64(start or date, "D"), np.datetime64(date, "D")
+    return Look(name, start, date, (int(first.astype(np.int64)) + int(last.astype(np.int64))) // 2)
 
 
 def _day(moment: Any) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from eocausal.ingest.blocks import BlockCache, Key, units_of
 from eocausal.ingest.bundles import Source, bundle_up
 from eocausal.ingest.chips import Made
-from eocausal.ingest.gather import Batch, gather_batch
+from eocausal.ingest.gather import Batch, gather_batch, stored_as_is
 from eocausal.ingest.grid import ChipGrids
 from eocausal.ingest.grid_files import close_idle
 from eocausal.ingest.match import Touches
@@ -30,7 +30,7 @@ from eocausal.ingest.store import Parts, ShardResult
 
 __all__ = ["ShardTask", "ShardWork", "cut_work", "shard_tasks"]
 
-_BATCH_BYTES: Final = 32 * 2**20
+_BATCH_BYTES: Final = 48 * 2**20
 _MOST_CHIPS: Final = 64
 _GDAL_CACHE: Final = 32 * 2**20
 
@@ -135,11 +135,15 @@ class ShardWork:
     def _weights(self) -> NDArray[np.float64]:
         """About the bytes that the looks at each chip take while it is made."""
         size = self.chips.size**2
-        per_class = {k: sum(len(b.look) for b in v) for k, v in self.source.bundles.items()}
-        layers = np.array([per_class.get(int(g), 0) for g in self.pairs.grid], dtype=float)
-        box = self.pairs.box
+        most = max(self.source.classes, default=0) + 1
+        layers, stacked = np.zeros(most), np.zeros(most)
+        for k, bundles in self.source.bundles.items():
+            layers[k] = sum(len(b.look) for b in bundles)
+            stacked[k] = sum(len(b.look) * b.dtype.itemsize for b in bundles)
+        box, grid = self.pairs.box, self.pairs.grid
+        values = 0.0 if stored_as_is(self.source) else 4.0
         area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).astype(float)
-        bytes_of = layers * (4.0 * np.minimum(area, 16.0 * size) + 6.0 * size)
+        bytes_of = stacked[grid] * np.minimum(area, 16.0 * size) + layers[grid] * values * size
         found = np.bincount(self.pairs.chip, weights=bytes_of, minlength=len(self.chips))
         return np.asarray(1.0 + found, dtype=np.float64)
 
@@ -311,7 +315,7 @@ def _source(spec: CubeSpec, chunk: int) -> Source:
     looks = np.unique([k for m in members for k in m]).astype(np.int32)
     layers = spec.layers.of(np.isin(spec.layers.look, looks))
     assets = {int(a): spec.assets[a] for a in np.unique(layers.asset)}
-    bundles = bundle_up(layers, spec.asset_class, assets)
+    bundles = bundle_up(layers, spec.asset_class, assets, len(spec.recipe.inputs))
     classes = {k: spec.classes[k] for k in bundles}
     own = {int(k): spec.looks[k] for k in looks}
     return Source(spec.recipe, spec.packing, classes, assets, own, members, bundles)
