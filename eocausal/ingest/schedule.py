@@ -119,7 +119,7 @@ class Distributed:
         """Two for each thread of the cluster."""
         with self._client() as client:
             counts = client.nthreads().values()
-        return max(2, 2 * sum(counts))
+        return max(2, 2 * int(sum(counts)))
 
     @property
     def threads(self) -> int:
