@@ -76,9 +76,12 @@ class Live:
     def stage(self, title: str) -> Iterator[Advance]:
         """Show a bar that fills."""
         task = self.bars.add_task(title, total=None, state="")
+        said = ""
 
         def advance(done: int, total: int, note: str = "") -> None:
+            nonlocal said
+            said = note
             self.bars.update(task, completed=done, total=total, state=note)
 
         yield advance
-        self.bars.update(task, total=1, completed=1, state="done")
+        self.bars.update(task, total=1, completed=1, state=said or "done")

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import yaml
 from ingest_helpers import centred, write_tif
-from stac_server import StacServer
+from stac_server import StacServer, make_item
 from study_helpers import STUDY, command, environment, eocausal, small_study
 
 from eocausal.errors import BandError, IngestError, StudyError, TooManyFailuresError
 from eocausal.ingest.panels import read_panel
-from eocausal.ingest.schedule import Threads
+from eocausal.ingest.schedule import Threads, read_scheduler
 from eocausal.ingest.store import open_cube
 from eocausal.provenance import hash_tree
 from eocausal.studies.ingest import plan_ingestion, run_ingestion
@@ -183,7 +183,8 @@ def test_the_command_says_what_it_left_and_exits_two_if_too_much_failed(only, wo
 def test_max_failed_is_the_line_between_failing_and_going_on(world, tmp_path):
     third = ONLY.replace("from: 2016, to: 2017", "from: 2016, to: 2018")
     run_ingestion(written(world, third, "third.yaml"), tmp_path / "third")
-    strict = written(world, third.replace("    size: 12", "    size: 12\n    max_failed: 0.3"))
+    text = third.replace("    size: 12", "    size: 12\n    max_failed: 0.3")
+    strict = written(world, text, "strict.yaml")
     with pytest.raises(TooManyFailuresError):
         run_ingestion(strict, tmp_path / "strict")
     assert (tmp_path / "strict" / "cube.zarr").exists()
@@ -305,7 +306,48 @@ def test_without_a_lock_in_the_study_the_run_folder_keeps_the_search(archive, tm
         run_ingestion(written(tmp_path, ONLY), tmp_path / "no", lock="x.json")
 
 
-def pipeline(name: str, real_data, monkeypatch, tmp_path):
+def test_a_catalog_of_files_may_be_moved_and_a_changed_image_is_noticed(tmp_path):
+    data = tmp_path / "one" / "data"
+    image = write_tif(
+        data / "red.tif", np.full((1, 20, 20), 7, dtype=np.uint8), "EPSG:32636",
+        centred("EPSG:32636", 32.5, 0.3, 30.0, 20, 20),
+    )  # fmt: skip
+    item = make_item("a", {"red": ("./red.tif", image)}, when="2020-06-01", collection="c")
+    catalog = {"type": "FeatureCollection", "features": [item]}
+    (data / "items.json").write_text(json.dumps(catalog), encoding="utf-8")
+    (tmp_path / "one" / "places.csv").write_text("place,lon,lat\na,32.5,0.3\n", encoding="utf-8")
+    text = STAC.replace("size: 10", "size: 4")
+    search = next(line for line in text.splitlines() if "stac:" in line)
+    text = text.replace(search, "    catalog: {address: items.json, bands: {near: red}}")
+    text = text.replace("imagery:", "imagery:\n    root: data").replace("[red, near]", "[near]")
+    text = text.replace("    lock: scenes.lock.json\n", "")
+    run_ingestion(written(tmp_path / "one", text), tmp_path / "run")
+    (tmp_path / "one").rename(tmp_path / "two")
+    study = tmp_path / "two" / "only.yaml"
+    assert run_ingestion(study, tmp_path / "run").ran == ("Collect failures",)
+    shutil.rmtree(tmp_path / "run" / "cube.zarr")
+    assert run_ingestion(study, tmp_path / "run").ran == ("Cut chips",)
+    write_tif(
+        tmp_path / "two" / "data" / "red.tif", np.full((1, 20, 20), 9, dtype=np.uint8),
+        "EPSG:32636", centred("EPSG:32636", 32.5, 0.3, 30.0, 20, 20),
+    )  # fmt: skip
+    run_ingestion(study, tmp_path / "run")
+    assert (open_cube(tmp_path / "run" / "cube.zarr")["image"] == 9).all()
+
+
+def test_a_cluster_by_its_address_gives_the_same_bytes(only, finished, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:  # fmt: skip
+        scheduler = read_scheduler(cluster.scheduler_address)
+        other = run_ingestion(only, tmp_path / "run", scheduler=scheduler)
+    for name in ("cube.zarr", "panel.parquet"):
+        assert hash_tree(other.folder / name) == hash_tree(finished.folder / name)
+
+
+def pipeline(name: tuple[str, str], real_data, monkeypatch, tmp_path):
     monkeypatch.setenv("EOCAUSAL_DATA", str(real_data(name[1]).parent))
     return run_ingestion(PIPELINES / f"{name[0]}.yaml", tmp_path / "run").folder
 

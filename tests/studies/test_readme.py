@@ -76,4 +76,4 @@ def test_every_public_name_exists_and_is_documented():
     for name in eo.__all__:
         if name != "__version__":
             assert getattr(eo, name).__doc__, name
-    assert len(eo.__all__) <= 70
+    assert len(eo.__all__) <= 65
