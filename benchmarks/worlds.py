@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eocausal.ingest.schedule import Threads
 from eocausal.simulate.world import WorldConfig
 from eocausal.studies.demo import run_demo
 
@@ -24,7 +25,7 @@ from eocausal.studies.demo import run_demo
 def one_world(seed: int) -> dict[str, Any]:
     """Render, run and compare one world."""
     with tempfile.TemporaryDirectory() as folder:
-        found = run_demo(folder, WorldConfig(seed=seed), workers=1).record()
+        found = run_demo(folder, WorldConfig(seed=seed), scheduler=Threads(1)).record()
     row = {"world": seed, "truth": found["truth"], "correlation": found["correlation"]}
     for average in found["average"]:
         name = average["method"]
