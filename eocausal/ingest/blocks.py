@@ -21,7 +21,7 @@ __all__ = ["Block", "BlockCache", "Key", "units_of"]
 Key = tuple[int, int, int]
 """Class of grids, row and column of a unit in it."""
 _NEVER: Final = 2**62
-_SPARE_BYTES: Final = 64 * 2**20
+_SPARE_BYTES: Final = 48 * 2**20
 
 
 @dataclass(slots=True)
@@ -205,16 +205,7 @@ class BlockCache:
             if block.dropped:
                 self._recycle(block)
             elif unit is not None and not block.users and unit.blocks.get(asset) is block:
-                box = unit.needed(batch)
-                smaller = None if box is None else block.cut(box)
-                if smaller is block:
-                    return
-                if smaller is None:
-                    del unit.blocks[asset]
-                else:
-                    unit.blocks[asset] = smaller
-                    self._held += smaller.nbytes
-                self._drop(block)
+                self._trim(unit, asset, block, batch)
 
     def spare(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Give memory for a block: that of one not needed any more, which costs no page faults."""
@@ -233,9 +224,9 @@ class BlockCache:
                 if unit is None:
                     continue
                 unit.boxes.pop(batch, None)
+                for asset, block in list(unit.blocks.items()):
+                    self._trim(unit, asset, block, batch)
                 if not unit.boxes:
-                    for block in unit.blocks.values():
-                        self._drop(block)
                     del self._units[key]
 
     def _keep(self, unit: _Kept, asset: int, block: Block) -> None:
@@ -247,6 +238,19 @@ class BlockCache:
         while self._held > self._budget:
             farthest = max((u for u in self._units.values() if u.blocks), key=lambda u: u.next_use)
             self._drop(farthest.blocks.popitem()[1])
+
+    def _trim(self, unit: _Kept, asset: int, block: Block, batch: int) -> None:
+        """Keep of a block what batches other than this one need."""
+        box = unit.needed(batch)
+        smaller = None if box is None else block.cut(box)
+        if smaller is block:
+            return
+        if smaller is None:
+            del unit.blocks[asset]
+        else:
+            unit.blocks[asset] = smaller
+            self._held += smaller.nbytes
+        self._drop(block)
 
     def _drop(self, block: Block) -> None:
         self._held -= block.nbytes

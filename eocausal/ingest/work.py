@@ -30,7 +30,7 @@ from eocausal.ingest.store import Parts, ShardResult
 
 __all__ = ["ShardTask", "ShardWork", "cut_work", "shard_tasks"]
 
-_BATCH_BYTES: Final = 48 * 2**20
+_BATCH_BYTES: Final = 32 * 2**20
 _MOST_CHIPS: Final = 64
 _GDAL_CACHE: Final = 32 * 2**20
 
