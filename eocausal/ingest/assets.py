@@ -59,9 +59,7 @@ class Asset:
 class Reader(Protocol):
     """An open asset. One thread uses it at a time."""
 
-    def read(
-        self, bands: Sequence[int], box: Box
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    def read(self, bands: Sequence[int], box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read bands (positions in ``Asset.bands``) of a window that lies within the grid.
 
         Returns

@@ -18,9 +18,9 @@ from eocausal.errors import (
     TooManyFailuresError,
 )
 from eocausal.ingest.cube import build_cube
-from eocausal.ingest.plan import plan_cube
 from eocausal.ingest.masks import NonZero
-from eocausal.ingest.resample import Bilinear, Nearest
+from eocausal.ingest.plan import plan_cube
+from eocausal.ingest.resample import Nearest
 from eocausal.ingest.sources import scan
 from eocausal.ingest.store import open_cube, shard_length
 from eocausal.provenance import FailureLedger, hash_tree
