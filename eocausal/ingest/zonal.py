@@ -15,6 +15,7 @@ from typing import Any, Final
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import rasterio
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from eocausal.ingest.panels import write_panel
 from eocausal.ingest.spec import _labels
 from eocausal.ingest.statistics import ClassArea, Mean, Statistic
 from eocausal.ingest.zonal_plan import Step, groups_of, looks_of, steps_of
-from eocausal.ingest.zonal_step import Coverages, ZonalPlan, compute_step
+from eocausal.ingest.zonal_step import Coverages, StepResult, ZonalPlan, compute_step
 from eocausal.provenance import Failure, FailureLedger
 
 __all__ = ["zonal_series"]
@@ -135,7 +136,7 @@ def zonal_series(
     for number, rows in enumerate(groups):
         zones = Coverages(shapes[rows], crs, neighborhoods.index[rows].astype(str), area)
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="zonal") as pool:
-            results = pool.map(lambda s, z=zones: compute_step(s, plan, z), steps)
+            results = pool.map(lambda s, z=zones: _step(s, plan, z), steps)
             for t, result in enumerate(results):
                 for name, column in result.columns.items():
                     values[name][rows, t] = column
@@ -153,6 +154,12 @@ def zonal_series(
         )
     _check_failed(status, max_failed)
     return panel
+
+
+def _step(step: Step, plan: ZonalPlan, zones: Coverages) -> StepResult:
+    """Compute a step where GDAL logs its warnings and keeps no blocks of its own."""
+    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
+        return compute_step(step, plan, zones)
 
 
 def _polygons(places: gpd.GeoDataFrame) -> NDArray[np.object_]:
@@ -215,6 +222,7 @@ def _panel(
     return check_panel(xr.Dataset(variables, coords=coords, attrs=attrs))
 
 
+_GDAL_CACHE: Final = 32 * 2**20
 _REASONS: Final = {
     ChipStatus.NODATA_ONLY: "Scenes cover it, but no pixel in it is ever valid.",
     ChipStatus.OUTSIDE: "No scene covers it.",
