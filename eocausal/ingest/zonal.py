@@ -42,7 +42,7 @@ def zonal_series(
     bands: Sequence[str],
     statistics: Sequence[Statistic] = (Mean(),),
     periods: Sequence[str] | None = None,
-    masks: Mask | Sequence[Mask] | None = None,
+    mask: Mask | Sequence[Mask] | None = None,
     composite: Composite | None = None,
     area: bool = True,
     workers: int = 2,
@@ -73,9 +73,9 @@ def zonal_series(
     periods
         Labels as for :func:`eocausal.build_cube`; a look belongs to those that contain all of
         its date. By default every distinct time of the scenes is a step of its own.
-    masks
-        Say which pixels are clear; see :mod:`eocausal.ingest.masks`. A mask band with another
-        grid is taken from the nearest pixel.
+    mask
+        Says which pixels are clear: one mask or several; see :mod:`eocausal.ingest.masks`. A mask
+        band with another grid is taken from the nearest pixel.
     composite
         Makes one image of the looks of one grid; see :mod:`eocausal.ingest.composites`.
     area
@@ -121,7 +121,7 @@ def zonal_series(
             cause="Areas on the ground are then not computed.",
             next_step="Leave area out, or ask for ClassShare.",
         )
-    used = () if masks is None else tuple(masks) if isinstance(masks, Sequence) else (masks,)
+    used = () if mask is None else tuple(mask) if isinstance(mask, Sequence) else (mask,)
     looks, failures = looks_of(scenes, names, [m.band for m in used])
     steps = steps_of(looks, periods)
     if composite is not None:

@@ -118,7 +118,7 @@ def looks_of(
         raise BandError(
             f"No scene has a band of {some([*bands], 20)} and all of the masks.",
             cause=f"The masks need {some(masks, 20)}." if masks else "Each scene was left out.",
-            next_step="Say which files are one acquisition (the column item), or leave masks out.",
+            next_step="Say which files are one acquisition (the column item), or leave mask out.",
         )
     return tuple(sorted(looks, key=_by_date)), failures
 

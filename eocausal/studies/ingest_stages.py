@@ -109,7 +109,7 @@ def summarize(space: IngestSpace, progress: Advance) -> list[str]:
     try:
         zonal_series(
             space.places, scenes, bands=panel.bands, statistics=statistics_of(panel.statistics),
-            periods=periods_of(panel.periods, scenes), masks=masks_of(panel.mask) or None,
+            periods=periods_of(panel.periods, scenes), mask=masks_of(panel.mask) or None,
             composite=composite_of(panel.composite), area=panel.area,
             workers=_threads(space.scheduler), max_failed=panel.max_failed, ledger=ledger,
             progress=progress, out=space.folder / "panel.parquet",

@@ -310,11 +310,11 @@ def test_a_mask_on_a_coarser_grid_of_another_file(tmp_path):
     scenes = scan(tmp_path)
     scenes["item"] = "x"
     places = places_of(pixel_box(0, 0, 4, 2))
-    panel = zonal_series(places, scenes, bands="v", masks=NonZero("qa"))
+    panel = zonal_series(places, scenes, bands="v", mask=NonZero("qa"))
     assert panel["v_mean"].item() == ramp(8)[0, :2, 2:4].mean()
     assert panel["v_coverage"].item() == 0.5
     with pytest.raises(TooManyFailuresError, match="nodata_only"):
-        zonal_series(places, scenes, bands="v", masks=NonZero("qa", dilate=1))
+        zonal_series(places, scenes, bands="v", mask=NonZero("qa", dilate=1))
 
 
 def test_threads_and_groups_change_no_bit(tmp_path, monkeypatch):
