@@ -21,7 +21,8 @@ __all__ = ["Bundle", "Source", "bundle_up"]
 class Bundle:
     """Layers of one class of grids and one pixel type, sorted by asset and target.
 
-    ``assets`` holds, for each asset, its number, its bands and where its layers are.
+    ``assets`` holds, for each asset, its number, its bands and where its layers are; ``alike``
+    says that all layers have one nodata.
     """
 
     dtype: np.dtype[Any]
@@ -31,6 +32,7 @@ class Bundle:
     nodata: tuple[Any, ...]
     scale: NDArray[np.float64]
     offset: NDArray[np.float64]
+    alike: bool
 
     def group(self, first: int, last: int) -> Bundle:
         """Choose the assets from ``first`` to before ``last``."""
@@ -101,12 +103,14 @@ def _bundle(layers: Layers, which: NDArray[np.intp], assets: dict[int, Asset]) -
     dtype = np.dtype(assets[int(number[0])].dtype)
     parts = tuple((int(number[a]), tuple(band[a:b].tolist()), slice(a, b)) for a, b in spans)
     own = [assets[int(a)] for a in number]
+    nodata = tuple(stored_nodata(a.nodata, dtype) for a in own)
     return Bundle(
         dtype=dtype,
         assets=parts,
         look=layers.look[which],
         target=layers.target[which],
-        nodata=tuple(stored_nodata(a.nodata, dtype) for a in own),
+        nodata=nodata,
         scale=np.array([a.scales[b] for a, b in zip(own, band.tolist(), strict=True)]),
         offset=np.array([a.offsets[b] for a, b in zip(own, band.tolist(), strict=True)]),
+        alike=len({str(v) for v in nodata}) == 1,
     )

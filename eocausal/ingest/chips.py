@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,11 +12,19 @@ from numpy.typing import NDArray
 from eocausal.contracts import ChipStatus
 from eocausal.ingest.bundles import Bundle, Source
 from eocausal.ingest.composites import count_valid
-from eocausal.ingest.packing import Packing
 from eocausal.ingest.sampling import Piece
 from eocausal.ingest.stacks import Window, sample
 
-__all__ = ["OK_SHARE", "Chip", "Made", "finish", "take_clear", "take_stored", "take_values"]
+__all__ = [
+    "OK_SHARE",
+    "Chip",
+    "Made",
+    "finish",
+    "slots_of",
+    "take_clear",
+    "take_stored",
+    "take_values",
+]
 
 OK_SHARE: Final = 0.99
 
@@ -65,14 +74,15 @@ def take_stored(
     chip: Chip,
     window: Window,
     valid: NDArray[np.bool_] | None,
+    slots: list[int],
     size: int,
 ) -> None:
-    """Take a window to stored pixels directly: each period has one look, kept as it is."""
+    """Take a window to stored pixels directly: each period has one look, kept as it is.
+
+    ``slots`` are those of :func:`slots_of`.
+    """
     packing, bands = source.packing, len(source.recipe.bands)
     shape = (len(source.members), bands, size, size)
-    period_of = {k: p for p, m in enumerate(source.members) for k in m}
-    period = np.array([period_of[k] for k in bundle.look.tolist()])
-    chip.covered.update(bundle.look.tolist())
     piece = window.piece
     if piece.corner is not None:
         col, row = piece.corner
@@ -83,30 +93,34 @@ def take_stored(
         stored = np.ascontiguousarray(packing.rounded(sampled).T)
         values, rows, cols = stored.reshape(-1, size, size), slice(None), slice(None)
         valid = None if known is None else np.ascontiguousarray(known.T).reshape(values.shape)
-    if chip.stored is None and values.shape == (shape[0] * bands, size, size):
-        place = period * bands + bundle.target
-        if (place == np.arange(len(place))).all():
-            chip.stored = values.astype(packing.dtype, copy=False).reshape(shape)
-            if valid is not None:
-                chip.good = valid.reshape(shape)
-                if piece.corner is None or window.known is not None or not _same(bundle, packing):
-                    chip.stored[~chip.good] = packing.fill
-            return
+    complete = values.shape == (shape[0] * bands, size, size) and slots == list(range(len(slots)))
+    if chip.stored is None and complete:
+        chip.stored = values.astype(packing.dtype, copy=False).reshape(shape)
+        if valid is not None:
+            chip.good = valid.reshape(shape)
+            same = bundle.alike and bundle.nodata[0] == packing.fill
+            if piece.corner is None or window.known is not None or not same:
+                chip.stored[~chip.good] = packing.fill
+        return
     if chip.stored is None:
         chip.stored = np.full(shape, packing.fill, dtype=packing.dtype)
         chip.good = np.zeros(shape, dtype=bool)
     if chip.good is None:
         return
-    for k, (p, b) in enumerate(zip(period.tolist(), bundle.target.tolist(), strict=True)):
+    for k, slot in enumerate(slots):
+        p, b = divmod(slot, bands)
         before = chip.good[p, b, rows, cols]
         new = ~before if valid is None else valid[k] & ~before
         np.copyto(chip.stored[p, b, rows, cols], values[k], where=new, casting="unsafe")
         before |= new
 
 
-def _same(bundle: Bundle, packing: Packing) -> bool:
-    """Whether nodata of all layers is what stands for a missing pixel in the store."""
-    return all(n == packing.fill for n in bundle.nodata)
+def slots_of(source: Source, bundle: Bundle) -> list[int]:
+    """Period and band of each layer as one number, where each look is in one period."""
+    period_of = {k: p for p, m in enumerate(source.members) for k in m}
+    bands = len(source.recipe.bands)
+    pairs = zip(bundle.look.tolist(), bundle.target.tolist(), strict=True)
+    return [period_of[k] * bands + b for k, b in pairs]
 
 
 def take_clear(
@@ -220,15 +234,15 @@ def finish(source: Source, chip: Chip, size: int) -> Made:
         else:
             share, used = _composite(source, chip, [slot[k] for k in own], made.stored[period])
             seen = [chip.looks[k] for k in used]
-        covered = any(k in chip.covered for k in own)
-        failed = any(k in chip.errors for k in own)
+        covered = not chip.covered.isdisjoint(own)
+        failed = not chip.errors.keys().isdisjoint(own)
         looks = [source.looks[k] for k in seen]
         dates = {k.date for k in looks}
-        known = bool(looks) and "" not in dates
         made.valid.append(share)
-        made.status.append(int(_status(share, bool(members), covered, failed)))
-        made.looks.append(len(seen))
-        made.day.append(sum(k.day for k in looks) / len(looks) if known else float("nan"))
+        made.status.append(_status(share, bool(members), covered, failed))
+        made.looks.append(len(looks))
+        known = looks and "" not in dates
+        made.day.append(sum(k.day for k in looks) / len(looks) if known else math.nan)
         made.used.append(dates)
     return made
 
@@ -236,13 +250,11 @@ def finish(source: Source, chip: Chip, size: int) -> Made:
 def _shares(good: NDArray[np.bool_]) -> list[tuple[float, bool]]:
     """For each period: share of pixels valid in all bands, and whether any value is valid."""
     flat = good.reshape(*good.shape[:2], -1)
+    whole = np.logical_and.reduce(flat, axis=1)
     found = []
-    for period, full in zip(flat, np.all(flat, axis=(1, 2)).tolist(), strict=True):
-        if full:
-            found.append((1.0, True))
-            continue
-        share = np.count_nonzero(period.all(axis=0)) / period.shape[1]
-        found.append((float(share), share > 0 or bool(period.any())))
+    for all_bands, each in zip(whole, flat, strict=True):
+        count = int(np.count_nonzero(all_bands))
+        found.append((count / len(all_bands), count > 0 or bool(each.any())))
     return found
 
 
@@ -280,7 +292,7 @@ def _composite(
     return float(np.isfinite(result[data]).all(axis=0).mean()), slots
 
 
-def _status(share: float, members: bool, covered: bool, failed: bool) -> ChipStatus:
+def _status(share: float, members: bool, covered: bool, failed: bool) -> int:
     if not members:
         return ChipStatus.NO_SOURCE
     if share > 0:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from eocausal.ingest.assets import Asset, Box
 from eocausal.ingest.blocks import Block, BlockCache, Key
 from eocausal.ingest.bundles import Bundle, Source
-from eocausal.ingest.chips import Chip, Made, finish, take_clear, take_stored, take_values
+from eocausal.ingest.chips import Chip, Made, finish, slots_of, take_clear, take_stored, take_values
+from eocausal.ingest.composites import Mean, Median
 from eocausal.ingest.grid import ChipGrids
 from eocausal.ingest.readers import ReaderPool
 from eocausal.ingest.sampling import Piece, place_chips
@@ -66,7 +67,7 @@ def stored_as_is(source: Source) -> bool:
     every = [k for m in source.members for k in m]
     if len(set(every)) < len(every) or any(len(m) > 1 for m in source.members):
         return False
-    return type(recipe.composite).__name__ in ("Median", "Mean")
+    return isinstance(recipe.composite, Median | Mean)
 
 
 def _gather_class(
@@ -101,11 +102,14 @@ def _gather_class(
     for bundle in bundles:
         for group in _groups(bundle, windows):
             stacks = _read(source, one, group, windows, feeds, chips, batch.number, cache, pool)
+            slots = slots_of(source, group) if plain else []
+            looks = group.look[group.target < n_inputs].tolist()
             for place, window in enumerate(stacks):
                 chip = chips[window.chip]
                 valid = valid_pixels(group, window)
                 if window.chip in plain and window.piece.pixels is None:
-                    take_stored(source, group, chip, window, valid, batch.chips.size)
+                    chip.covered.update(looks)
+                    take_stored(source, group, chip, window, valid, slots, batch.chips.size)
                     continue
                 take_clear(source, group, chip, window, valid, place, clear, batch.chips.size)
                 take_values(source, group, chip, window, valid, place, clear, batch.chips.size)

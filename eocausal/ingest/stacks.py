@@ -34,7 +34,7 @@ def valid_pixels(bundle: Bundle, window: Window) -> NDArray[np.bool_] | None:
     """Where source pixels are known and not nodata; None if all are."""
     raw, known = window.raw, window.known
     first = bundle.nodata[0]
-    if all(n is first or n == first for n in bundle.nodata):
+    if bundle.alike:
         if first == first:
             good = raw != first
             known = good if known is None else known & good
