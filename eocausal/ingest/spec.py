@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +15,17 @@ from numpy.typing import NDArray
 from eocausal.contracts import check_columns, check_neighborhoods, some
 from eocausal.errors import (
     BandError,
-    DuplicateIdError,
     EmptyInputError,
     IngestError,
     SceneError,
+)
+from eocausal.ingest.acquisitions import (
+    as_asset,
+    check_bands,
+    item_numbers,
+    scene_names,
+    store_labels,
+    without_repeats,
 )
 from eocausal.ingest.assets import Asset
 from eocausal.ingest.grid import ChipGrids, SceneGrid, parse_crs
@@ -148,20 +153,20 @@ def specify(
             cause="A pixel has a positive size.",
             next_step="Give it in units of the chips' CRS, e.g. resolution=30 for 30 m in UTM.",
         )
-    labels = _labels(neighborhoods.index)
+    labels = store_labels(neighborhoods.index)
     centres = locate(neighborhoods, parse_crs(crs).to_string() if crs is not None else None)
     pixels = _pixels_per_side(centres, resolution, size)
     chips = ChipGrids.centred(centres.crs, centres.x, centres.y, float(resolution), pixels)
     table = scenes.reset_index(drop=True)
-    names = _scene_names(table["href"].astype(str).tolist())
+    names = scene_names(table["href"].astype(str).tolist())
     if "step" in table:
         names = [
             n if pd.isna(k) else f"{n} [{k}]" for n, k in zip(names, table["step"], strict=True)
         ]
     hrefs = dict(zip(names, table["href"].astype(str), strict=True))
-    kept, failures = _once(table, names)
+    kept, failures = without_repeats(table, names)
     table, names = table.loc[kept].reset_index(drop=True), [names[k] for k in kept]
-    items = _items(table)
+    items = item_numbers(table)
     layers, short = _layers(table, names, items, recipe)
     used = np.unique(layers.asset)
     table = table.loc[used].reset_index(drop=True)
@@ -169,7 +174,7 @@ def specify(
     rank = np.searchsorted(used, layers.asset).astype(np.int32)
     layers = Layers(layers.look, rank, layers.band, layers.target)
     assets = tuple(
-        _asset(row, name) for row, name in zip(table.to_dict("records"), names, strict=True)
+        as_asset(row, name) for row, name in zip(table.to_dict("records"), names, strict=True)
     )
     looks, layers = _looks(table, names, layers)
     classes, asset_class = _classes(table, assets)
@@ -187,20 +192,6 @@ def specify(
         periods=period_labels, members=members, chunk=chunk, resolution=float(resolution),
         failures=(*failures, *short), hrefs=hrefs, versions=_versions(table),
     )  # fmt: skip
-
-
-def _labels(index: pd.Index[Any]) -> NDArray[Any]:
-    if pd.api.types.infer_dtype(index, skipna=False) == "integer":
-        return index.to_numpy(dtype=np.int64)
-    labels = index.astype(str)
-    if not labels.is_unique:
-        raise DuplicateIdError(
-            f"Some ids differ only in their type: {some(labels[labels.duplicated()])}.",
-            cause="A cube keeps ids as whole numbers or as text.",
-            next_step="Give all ids one type, e.g. places.index = places.index.astype(str), "
-            "and tell the repeated ones apart.",
-        )
-    return labels.to_numpy(dtype=object)
 
 
 def _pixels_per_side(centres: Centres, resolution: float, size: int | None) -> int:
@@ -222,43 +213,6 @@ def _pixels_per_side(centres: Centres, resolution: float, size: int | None) -> i
     return max(1, int(np.ceil(side / resolution - 1e-6)))
 
 
-def _scene_names(hrefs: list[str]) -> list[str]:
-    """Names without the folders that all scenes share."""
-    if len(set(hrefs)) == 1:
-        return [Path(h).name for h in hrefs]
-    try:
-        common = os.path.commonpath([os.path.dirname(h) for h in hrefs])
-    except ValueError:
-        return hrefs
-    if not common or any("://" in h for h in hrefs):
-        return hrefs
-    return [Path(os.path.relpath(h, common)).as_posix() for h in hrefs]
-
-
-def _once(table: pd.DataFrame, names: list[str]) -> tuple[list[int], list[Failure]]:
-    """Drop a file met again (by a link, or a table given twice): it would weigh double."""
-    first: dict[tuple[str, ...], int] = {}
-    failures = []
-    columns = [c for c in ("time", "time_end", "neighborhood", "step") if c in table]
-    keys = zip(*(table[c].astype(str) for c in columns), strict=True)
-    for k, (href, key) in enumerate(zip(table["href"].astype(str), keys, strict=True)):
-        real = os.path.realpath(href) if os.path.isfile(href) else href
-        same = first.setdefault((real, *key, *map(str, table["bands"][k])), k)
-        if same != k:
-            detail = f"It is the same file, of the same date, as {names[same]}."
-            failures.append(Failure("cube", "scene", names[k], "duplicate", detail))
-    return list(first.values()), failures
-
-
-def _items(table: pd.DataFrame) -> NDArray[np.int64]:
-    """Give each acquisition a number: rows with the same item, date and owner belong together."""
-    if "item" not in table:
-        return np.arange(len(table))
-    keys = [table["item"].where(table["item"].notna(), table.index.astype(str)).astype(str)]
-    keys += [table[c].astype(str) for c in ("time", "neighborhood") if c in table]
-    return np.asarray(pd.MultiIndex.from_arrays(keys).factorize()[0], dtype=np.int64)
-
-
 def _versions(table: pd.DataFrame) -> dict[str, str]:
     """List what servers said of the content of remote files: checksum, else ETag, else size."""
     found: dict[str, str] = {}
@@ -276,15 +230,7 @@ def _layers(
     """Find every band wanted of every look; a failure for each look that lacks one."""
     wanted = recipe.wanted
     own = table["bands"].tolist()
-    present: set[str] = set().union(*own)
-    for band in wanted:
-        if band not in present:
-            close = get_close_matches(band, sorted(present), n=1, cutoff=0.4)
-            raise BandError(
-                f"No scene has a band {band!r}" + (f" (closest: {close[0]!r})." if close else "."),
-                cause=f"The scenes have {some(sorted(present), 20)}.",
-                next_step="Correct the name, or name the bands in scan(..., bands=[...]).",
-            )
+    check_bands(own, wanted)
     found: list[tuple[int, int, int, int]] = []
     failures = []
     order = np.argsort(items, kind="stable")
@@ -310,28 +256,6 @@ def _layers(
         )
     columns = np.array(found, dtype=np.int32).T
     return Layers(*columns), failures
-
-
-def _asset(row: dict[Any, Any], name: str) -> Asset:
-    step, block = row.get("step"), row.get("block")
-    grid = SceneGrid(
-        str(row["scene_crs"]),
-        tuple(float(v) for v in row["transform"]),  # type: ignore[arg-type]
-        int(row["width"]),
-        int(row["height"]),
-    )
-    return Asset(
-        name=name,
-        href=str(row["href"]),
-        grid=grid,
-        bands=tuple(row["bands"]),
-        dtype=str(row["dtype"]),
-        nodata=float("nan") if pd.isna(row["nodata"]) else float(row["nodata"]),
-        scales=tuple(float(v) for v in row["scales"]),
-        offsets=tuple(float(v) for v in row["offsets"]),
-        block=(int(block[0]), int(block[1])) if block is not None else (256, grid.width),
-        step=None if step is None or pd.isna(step) else int(step),
-    )
 
 
 def _looks(

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from eocausal.contracts import NEIGHBORHOOD, ChipStatus, check_neighborhoods, check_panel, some
 from eocausal.errors import BandError, GeometryError, IngestError, TooManyFailuresError
+from eocausal.ingest.acquisitions import store_labels
 from eocausal.ingest.composites import Composite
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.panels import write_panel
-from eocausal.ingest.spec import _labels
 from eocausal.ingest.statistics import ClassArea, Mean, Statistic
 from eocausal.ingest.zonal_plan import Step, groups_of, looks_of, steps_of
 from eocausal.ingest.zonal_step import Coverages, StepResult, ZonalPlan, compute_step
@@ -126,7 +126,7 @@ def zonal_series(
     steps = steps_of(looks, periods)
     if composite is not None:
         composite.check(names, all(not pd.isna(look.start) for look in looks))
-    labels = _labels(neighborhoods.index)
+    labels = store_labels(neighborhoods.index)
     plan = ZonalPlan(names, tuple(statistics), used, composite, area)
     crs = neighborhoods.crs.to_wkt()
     columns = [f"{b}_{s}" for b in names for s in every] + [f"{b}_coverage" for b in names]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
 import geopandas as gpd
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 
 from eocausal.contracts import check_columns, some
 from eocausal.errors import BandError, EmptyInputError, IngestError, SceneError
+from eocausal.ingest.acquisitions import as_asset, check_bands, item_numbers
 from eocausal.ingest.assets import Asset
 from eocausal.ingest.coverage import ground_areas
 from eocausal.ingest.grid import WGS84, SceneGrid, project
 from eocausal.ingest.sources import SCENE_COLUMNS
-from eocausal.ingest.spec import _asset, _items
 from eocausal.ingest.times import ALL, parse_period
 from eocausal.provenance import Failure
 
@@ -89,8 +88,8 @@ def looks_of(
             next_step="Give a table from scan() or scan_grids().",
         )
     table = scenes.reset_index(drop=True)
-    _check_bands(table, (*bands, *masks))
-    rows, items = table.to_dict("records"), _items(table)
+    check_bands(table["bands"].tolist(), (*bands, *masks))
+    rows, items = table.to_dict("records"), item_numbers(table)
     boxes = [tuple(map(tuple, shapely.bounds(shapely.get_parts(g)))) for g in table.geometry]
     seen: set[tuple[str, ...]] = set()
     looks, failures = [], []
@@ -104,7 +103,7 @@ def looks_of(
         ]
         if not fresh:
             continue
-        assets = [(_asset(rows[k], str(rows[k]["href"])), k) for k in fresh]
+        assets = [(as_asset(rows[k], str(rows[k]["href"])), k) for k in fresh]
         found = _find(bands, [a for a, _ in assets])
         masked = _find(masks, [a for a, _ in assets])
         if not found or len(masked) < len(masks):
@@ -138,18 +137,6 @@ def _repeated(row: dict[Any, Any], seen: set[tuple[str, ...]]) -> bool:
         return True
     seen.add(key)
     return False
-
-
-def _check_bands(table: pd.DataFrame, wanted: Sequence[str]) -> None:
-    present: set[str] = set().union(*table["bands"])
-    for band in wanted:
-        if band not in present:
-            close = get_close_matches(band, sorted(present), n=1, cutoff=0.4)
-            raise BandError(
-                f"No scene has a band {band!r}" + (f" (closest: {close[0]!r})." if close else "."),
-                cause=f"The scenes have {some(sorted(present), 20)}.",
-                next_step="Correct the name, or name the bands in scan(..., bands=[...]).",
-            )
 
 
 def _find(names: Sequence[str], assets: Sequence[Asset]) -> tuple[tuple[str, Asset, int], ...]:
