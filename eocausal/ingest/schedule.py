@@ -88,7 +88,8 @@ class Processes:
         workers = min(self.count or available_cores(), len(work))
         try:
             cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                n_workers=workers, threads_per_worker=1, processes=True,
+                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
                 host="127.0.0.1", memory_limit=0,
             )  # fmt: skip
         except RuntimeError as error:

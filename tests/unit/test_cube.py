@@ -264,7 +264,12 @@ def test_a_distributed_client_writes_the_same_bytes(tmp_path):
     ask = {"bands": ["a"], "resolution": 25, "size": 8}
     build_cube(places_at(*points), scan(path), out=tmp_path / "1", **ask)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+        ) as cluster,  # fmt: skip
         Client(cluster),
     ):
         build_cube(places_at(*points), scan(path), out=tmp_path / "2", **ask)
