@@ -339,8 +339,8 @@ def test_a_cluster_by_its_address_gives_the_same_bytes(only, finished, tmp_path)
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0",
-        scheduler_kwargs={"dashboard": False},
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp",
+        dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
     ) as cluster:  # fmt: skip
         scheduler = read_scheduler(cluster.scheduler_address)
         other = run_ingestion(only, tmp_path / "run", scheduler=scheduler)
