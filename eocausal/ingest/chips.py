@@ -43,7 +43,7 @@ class Made:
     used
         Dates of these looks, for each period.
     errors
-        ``(look, message)`` of each read that failed.
+        ``(asset, message)`` of each asset that could not be read.
     """
 
     stored: NDArray[Any]
@@ -57,7 +57,7 @@ class Made:
 
 @dataclass(slots=True)
 class Chip:
-    """The looks at one chip while it is made."""
+    """The looks at one chip while it is made; ``errors`` by look and asset."""
 
     looks: tuple[int, ...]
     values: NDArray[np.float32] | None = None
@@ -65,7 +65,7 @@ class Chip:
     stored: NDArray[Any] | None = None
     good: NDArray[np.bool_] | None = None
     covered: set[int] = field(default_factory=set)
-    errors: dict[int, str] = field(default_factory=dict)
+    errors: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
 def take_stored(
@@ -222,9 +222,11 @@ def finish(source: Source, chip: Chip, size: int) -> Made:
     made = Made(
         stored=np.full((periods, bands, size, size), packing.fill, dtype=packing.dtype)
         if chip.stored is None else chip.stored,
-        valid=[], status=[], looks=[], day=[], used=[], errors=sorted(chip.errors.items()),
+        valid=[], status=[], looks=[], day=[], used=[],
+        errors=sorted((asset, text) for (_, asset), text in chip.errors.items()),
     )  # fmt: skip
     slot = {k: i for i, k in enumerate(chip.looks)}
+    broken = {look for look, _ in chip.errors}
     whole = None if chip.good is None else _shares(chip.good)
     for period, members in enumerate(source.members):
         own = [k for k in members if k in slot]
@@ -235,7 +237,7 @@ def finish(source: Source, chip: Chip, size: int) -> Made:
             share, used = _composite(source, chip, [slot[k] for k in own], made.stored[period])
             seen = [chip.looks[k] for k in used]
         covered = not chip.covered.isdisjoint(own)
-        failed = not chip.errors.keys().isdisjoint(own)
+        failed = not broken.isdisjoint(own)
         looks = [source.looks[k] for k in seen]
         dates = {k.date for k in looks}
         made.valid.append(share)

@@ -95,13 +95,13 @@ def _failures(
     status: NDArray[np.int8],
 ) -> list[Failure]:
     found = list(spec.failures)
-    by_look: dict[int, dict[int, str]] = {}
+    by_asset: dict[int, dict[int, str]] = {}
     for task in tasks:
-        for look, chip, text in results[task.number].failed:
-            by_look.setdefault(int(look), {}).setdefault(int(chip), text)
-    for look, chips in sorted(by_look.items()):
+        for asset, chip, text in results[task.number].failed:
+            by_asset.setdefault(int(asset), {}).setdefault(int(chip), text)
+    for asset, chips in sorted(by_asset.items()):
         detail = f"Reading failed for {len(chips)} chips: {chips[min(chips)]}"
-        found.append(Failure("cube", "scene", spec.looks[look].name, "read_error", detail))
+        found.append(Failure("cube", "scene", spec.assets[asset].name, "read_error", detail))
     for chip, period in np.argwhere(status >= ChipStatus.NODATA_ONLY):
         code = ChipStatus(int(status[chip, period]))
         subject, label = str(spec.index[chip]), spec.periods[period]

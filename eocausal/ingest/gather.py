@@ -173,12 +173,13 @@ def _read(
     for (i, j), wanted in feeds.items():
         box = _around(wanted)
         for number, bands, span in bundle.assets:
+            which = int(bundle.look[span.start]), number
             try:
                 block = _block(source, number, bands, (one, i, j), box, cache, pool)
             except OSError as error:
                 for place, _, here in wanted:
                     window = stacks[place]
-                    chips[window.chip].errors[int(bundle.look[span.start])] = str(error)
+                    chips[window.chip].errors[which] = str(error)
                     window.masked()[(span, *here)] = False
                     window.raw[(span, *here)] = 0
                 continue
@@ -188,7 +189,7 @@ def _read(
                     for place, there, _ in wanted:
                         if all(p.start < t.stop and t.start < p.stop
                                for p, t in zip(place_of, there, strict=True)):  # fmt: skip
-                            chips[stacks[place].chip].errors[int(bundle.look[span.start])] = text
+                            chips[stacks[place].chip].errors[which] = text
             finally:
                 cache.release(block, (one, i, j), number, batch)
     return stacks

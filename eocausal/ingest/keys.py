@@ -14,7 +14,7 @@ from eocausal.provenance import hash_json
 
 __all__ = ["build_key"]
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _WHOLE_FILE: Final = 64 * 2**20
 _EDGE: Final = 2**20
 

@@ -41,7 +41,7 @@ class ShardResult:
 
     ``valid``, ``status``, ``looks`` and ``day`` have a row a chip and a column a period (``day`` is
     None where unknown); ``used[period]`` holds the dates of the looks that gave pixels ('' for
-    undated ones); ``failed`` one ``(look, chip, message)`` for each read that failed.
+    undated ones); ``failed`` one ``(asset, chip, message)`` for each asset that could not be read.
     """
 
     valid: list[list[float]] = field(default_factory=list)

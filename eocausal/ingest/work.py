@@ -259,7 +259,7 @@ def _record(result: ShardResult, used: list[set[str]], made: Made, chip: int) ->
     result.day.append([None if d != d else d for d in made.day])
     for dates, own in zip(used, made.used, strict=True):
         dates |= own
-    result.failed += [(look, chip, text) for look, text in made.errors]
+    result.failed += [(asset, chip, text) for asset, text in made.errors]
 
 
 def shard_tasks(spec: CubeSpec, length: int) -> list[ShardTask]:
