@@ -156,7 +156,7 @@ class Parts:
 
     def clear(self) -> None:
         """Remove what a build killed after its very end left behind."""
-        if self._same_key():
+        if self.current():
             self._remove()
 
     def _remove(self) -> None:
@@ -165,7 +165,8 @@ class Parts:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _same_key(self) -> bool:
+    def current(self) -> bool:
+        """Whether the folder is still that of this build."""
         try:
             note = (self.folder / "key.json").read_text(encoding="utf-8")
             return bool(json.loads(note) == self.key)
@@ -180,7 +181,7 @@ class Parts:
         CubeError
             If the folder of parts is there and was not made by a build.
         """
-        if self._same_key() and (self.store / "image" / "zarr.json").is_file():
+        if self.current() and (self.store / "image" / "zarr.json").is_file():
             return
         ours = not self.folder.exists() or (self.folder / "key.json").is_file()
         if not ours and any(self.folder.iterdir()):

@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from eocausal.errors import CubeError
 from eocausal.ingest.blocks import BlockCache, Key, units_of
 from eocausal.ingest.bundles import Source, bundle_up
 from eocausal.ingest.chips import Made
@@ -208,7 +209,16 @@ class _Shard:
         return self._writer.encode(stored)
 
     def take(self, number: int, made: list[tuple[bytes | None, Made]], bytes_read: int) -> None:
-        """Take the chips of a batch, and write what has come in order."""
+        """Take the chips of a batch, and write what has come in order.
+
+        A worker of a cluster may outlive the build that sent it. It must not write into the next.
+        """
+        if not self._work.parts.current():
+            raise CubeError(
+                f"{self._work.parts.out} is no longer built by what asked for this work.",
+                cause="That build was interrupted, and another began or ended since.",
+                next_step="Nothing: this piece of work is dropped.",
+            )
         with self._lock:
             self._waiting[number] = made
             self._result.bytes_read += bytes_read
