@@ -16,6 +16,7 @@ from eocausal.contracts import some
 from eocausal.errors import BandError, DuplicateIdError
 from eocausal.ingest.assets import Asset
 from eocausal.ingest.grid import SceneGrid
+from eocausal.ingest.remote import unsigned
 from eocausal.provenance import Failure
 
 __all__ = [
@@ -63,7 +64,7 @@ def without_repeats(table: pd.DataFrame, names: list[str]) -> tuple[list[int], l
     columns = [c for c in ("time", "time_end", "neighborhood", "step") if c in table]
     keys = zip(*(table[c].astype(str) for c in columns), strict=True)
     for k, (href, key) in enumerate(zip(table["href"].astype(str), keys, strict=True)):
-        real = os.path.realpath(href) if os.path.isfile(href) else href
+        real = os.path.realpath(href) if os.path.isfile(href) else unsigned(href)
         same = first.setdefault((real, *key, *map(str, table["bands"][k])), k)
         if same != k:
             detail = f"It is the same file, of the same date, as {names[same]}."

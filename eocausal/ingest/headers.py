@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from eocausal.errors import CRSError
 from eocausal.ingest.footprints import scene_footprint
 from eocausal.ingest.grid import WGS84, SceneGrid, parse_crs
-from eocausal.ingest.remote import RemoteImage, Retry, Sign, is_remote, reason_of
+from eocausal.ingest.remote import RemoteImage, Retry, Sign, is_remote, reason_of, unsigned
 from eocausal.ingest.times import Span
 from eocausal.provenance import Failure
 
@@ -111,7 +111,7 @@ def _read_header(
     href: str, *, crs: str | None, retry: Retry | None, sign: Sign | None
 ) -> Header | Failure:
     def failure(reason: str, detail: str) -> Failure:
-        return Failure("scan", "scene", href, reason, detail)
+        return Failure("scan", "scene", unsigned(href), reason, detail)
 
     image = None
     try:

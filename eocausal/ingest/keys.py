@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from eocausal.ingest.grid_files import GridSource
-from eocausal.ingest.remote import is_remote
+from eocausal.ingest.remote import is_remote, unsigned
 from eocausal.ingest.spec import CubeSpec
 from eocausal.provenance import hash_json
 
@@ -68,8 +68,8 @@ def build_key(spec: CubeSpec, units: str) -> str:
             "labels": str(spec.labels.dtype),
             "size": chips.size,
             "assets": [
-                (a.name, _fingerprint(a.href, known), a.grid, a.bands, repr(a.nodata), a.scales,
-                 a.offsets, a.step) for a in spec.assets
+                (a.name, _fingerprint(unsigned(a.href), known), a.grid, a.bands, repr(a.nodata),
+                 a.scales, a.offsets, a.step) for a in spec.assets
             ],
             "classes": [c.owner for c in spec.classes],
             "looks": spec.looks,

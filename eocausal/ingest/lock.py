@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import geopandas as gpd
 import pandas as pd
@@ -26,47 +25,16 @@ import shapely
 from eocausal.contracts import check_columns
 from eocausal.errors import IngestError
 from eocausal.ingest.headers import SCENE_COLUMNS
-from eocausal.ingest.remote import Sign, probe
+from eocausal.ingest.remote import Sign, probe, unsigned
 from eocausal.provenance import Failure, atomic_path, hash_json
 
 __all__ = ["changed_assets", "read_lock", "unsigned", "write_lock"]
 
 _FORMAT: Final = 1
-_SECRET = re.compile(
-    r"sig|signature|(x-amz|x-goog|x-ms)-.+|awsaccesskeyid|googleaccessid|expires|policy|"
-    r"key-pair-id|.*token|.*api[-_]?key|subscription-key|password|secret|authorization",
-    re.IGNORECASE,
-)
 _SECRET_NAME = re.compile(
     r".*token|.*api[-_]?key|subscription-key|password|secret|authorization", re.IGNORECASE
 )
-_SHARED_ACCESS = re.compile(r"s[vspertk]|ss|srt|spr|sip|sk[tesv]|sktid|skoid|rsc[declt]")
 _PROBE_THREADS: Final = 8
-
-
-def unsigned(href: str) -> str:
-    """Take the signature, token or password out of a URL.
-
-    Examples
-    --------
-    >>> unsigned("https://host/B04.tif?v=2&X-Amz-Signature=0f3a&X-Amz-Expires=60")
-    'https://host/B04.tif?v=2'
-    """
-    try:
-        parts = urlsplit(href)
-    except ValueError:
-        return href
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    shared = any(k == "sig" for k, _ in pairs)
-    kept = [
-        (k, v)
-        for k, v in pairs
-        if not _SECRET.fullmatch(k) and not (shared and _SHARED_ACCESS.fullmatch(k))
-    ]
-    host = parts.netloc.rpartition("@")[2]
-    if len(kept) == len(pairs) and host == parts.netloc:
-        return href
-    return urlunsplit((parts.scheme, host, parts.path, urlencode(kept), parts.fragment))
 
 
 def write_lock(

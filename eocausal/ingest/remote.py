@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -42,6 +43,7 @@ __all__ = [
     "open_remote",
     "probe",
     "reason_of",
+    "unsigned",
 ]
 
 T = TypeVar("T")
@@ -71,6 +73,12 @@ _UNCACHED: Final = {
 _STATUS = re.compile(r"HTTP (?:response|error) code\s*:?\s*(\d{3})")
 _DENIED: Final = frozenset({401, 403})
 _GONE: Final = frozenset({400, 404, 405, 410, 414, 451})
+_SECRET = re.compile(
+    r"sig|signature|(x-amz|x-goog|x-ms)-.+|awsaccesskeyid|googleaccessid|expires|policy|"
+    r"key-pair-id|.*token|.*api[-_]?key|subscription-key|password|secret|authorization",
+    re.IGNORECASE,
+)
+_SHARED_ACCESS = re.compile(r"s[vspertk]|ss|srt|spr|sip|sk[tesv]|sktid|skoid|rsc[declt]")
 _doubtful: set[str] = set()
 """Hrefs whose last answer in this process was a failure, which GDAL may remember."""
 
@@ -94,6 +102,31 @@ def gdal_path(href: str) -> str:
     if scheme == "file":
         return urllib.request.url2pathname(rest)
     return _PREFIXES[scheme.lower()] + rest if scheme.lower() in _PREFIXES else href
+
+
+def unsigned(href: str) -> str:
+    """Take the signature, token or password out of a URL.
+
+    Examples
+    --------
+    >>> unsigned("https://host/B04.tif?v=2&X-Amz-Signature=0f3a&X-Amz-Expires=60")
+    'https://host/B04.tif?v=2'
+    """
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        return href
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    shared = any(k == "sig" for k, _ in pairs)
+    kept = [
+        (k, v)
+        for k, v in pairs
+        if not _SECRET.fullmatch(k) and not (shared and _SHARED_ACCESS.fullmatch(k))
+    ]
+    host = parts.netloc.rpartition("@")[2]
+    if len(kept) == len(pairs) and host == parts.netloc:
+        return href
+    return urlunsplit((parts.scheme, host, parts.path, urlencode(kept), parts.fragment))
 
 
 def environment(href: str, *, cached: bool = True) -> AbstractContextManager[Any]:
@@ -244,7 +277,7 @@ class RemoteImage:
         """Take signatures out of a message."""
         for secret in filter(None, self._secrets):
             text = text.replace(secret, self.href if "://" in secret else "...")
-        return text
+        return text.replace(self.href, unsigned(self.href))
 
     def close(self) -> None:
         """Close the dataset; :meth:`run` would open it again."""

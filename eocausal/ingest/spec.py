@@ -34,7 +34,7 @@ from eocausal.ingest.order import along_strips
 from eocausal.ingest.packing import Packing, choose_packing
 from eocausal.ingest.places import Centres, locate
 from eocausal.ingest.recipe import Recipe
-from eocausal.ingest.remote import is_remote
+from eocausal.ingest.remote import is_remote, unsigned
 from eocausal.ingest.sources import SCENE_COLUMNS
 from eocausal.ingest.times import ALL, parse_period
 from eocausal.provenance import Failure
@@ -158,12 +158,13 @@ def specify(
     pixels = _pixels_per_side(centres, resolution, size)
     chips = ChipGrids.centred(centres.crs, centres.x, centres.y, float(resolution), pixels)
     table = scenes.reset_index(drop=True)
-    names = scene_names(table["href"].astype(str).tolist())
+    hrefs = [unsigned(h) for h in table["href"].astype(str)]
+    names = scene_names(hrefs)
     if "step" in table:
         names = [
             n if pd.isna(k) else f"{n} [{k}]" for n, k in zip(names, table["step"], strict=True)
         ]
-    hrefs = dict(zip(names, table["href"].astype(str), strict=True))
+    where = dict(zip(names, hrefs, strict=True))
     kept, failures = without_repeats(table, names)
     table, names = table.loc[kept].reset_index(drop=True), [names[k] for k in kept]
     items = item_numbers(table)
@@ -190,7 +191,7 @@ def specify(
         centres=centres.take(order), chips=chips.take(order), classes=classes, assets=assets,
         asset_class=asset_class, looks=looks, layers=layers, pairs=_reordered(pairs, order),
         periods=period_labels, members=members, chunk=chunk, resolution=float(resolution),
-        failures=(*failures, *short), hrefs=hrefs, versions=_versions(table),
+        failures=(*failures, *short), hrefs=where, versions=_versions(table),
     )  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def _versions(table: pd.DataFrame) -> dict[str, str]:
         href = str(row["href"])
         said = [str(row[c]) for c in _VERSIONS if c in row and not pd.isna(row[c]) and row[c]]
         if said and is_remote(href):
-            found[href] = said[0]
+            found[unsigned(href)] = said[0]
     return found
 
 

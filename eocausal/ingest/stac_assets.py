@@ -18,7 +18,7 @@ from eocausal.errors import BandError, CRSError, EmptyInputError, SceneError
 from eocausal.ingest.catalog import Item, span_of_item
 from eocausal.ingest.grid import same_crs
 from eocausal.ingest.headers import Header, band_names, read_headers, scene_row, scenes_table
-from eocausal.ingest.remote import Retry, Sign, probe
+from eocausal.ingest.remote import Retry, Sign, probe, unsigned
 from eocausal.provenance import Failure, FailureLedger
 
 __all__ = ["table_of_items"]
@@ -223,7 +223,7 @@ def _row(
     noted: list[Failure] = []
 
     def note(reason: str, detail: str) -> None:
-        noted.append(Failure("scan", "scene", header.href, reason, detail))
+        noted.append(Failure("scan", "scene", unsigned(header.href), reason, detail))
 
     if len(described) not in (0, header.count):
         detail = f"The catalog describes {len(described)} bands, the file has {header.count}."

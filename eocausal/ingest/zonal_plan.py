@@ -18,6 +18,7 @@ from eocausal.ingest.acquisitions import as_asset, check_bands, item_numbers
 from eocausal.ingest.assets import Asset
 from eocausal.ingest.coverage import ground_areas
 from eocausal.ingest.grid import WGS84, SceneGrid, project
+from eocausal.ingest.remote import unsigned
 from eocausal.ingest.sources import SCENE_COLUMNS
 from eocausal.ingest.times import ALL, parse_period
 from eocausal.provenance import Failure
@@ -97,19 +98,21 @@ def looks_of(
         members = np.flatnonzero(items == item) if len(set(items)) < len(items) else [item]
         fresh = [k for k in members if not _repeated(rows[k], seen)]
         failures += [
-            Failure("zonal", "scene", str(rows[k]["href"]), "duplicate", "It is given twice.")
+            Failure(
+                "zonal", "scene", unsigned(str(rows[k]["href"])), "duplicate", "It is given twice."
+            )
             for k in members
             if k not in fresh
         ]
         if not fresh:
             continue
-        assets = [(as_asset(rows[k], str(rows[k]["href"])), k) for k in fresh]
+        assets = [(as_asset(rows[k], unsigned(str(rows[k]["href"]))), k) for k in fresh]
         found = _find(bands, [a for a, _ in assets])
         masked = _find(masks, [a for a, _ in assets])
         if not found or len(masked) < len(masks):
             lacking = sorted({*bands, *masks} - {b for b, _, _ in (*found, *masked)})
             detail = f"It has no band {some(lacking)}."
-            failures += [Failure("zonal", "scene", a.href, "band_missing", detail)
+            failures += [Failure("zonal", "scene", a.name, "band_missing", detail)
                          for a, _ in assets]  # fmt: skip
             continue
         looks.append(_look(rows[fresh[0]], found, masked, [b for k in fresh for b in boxes[k]]))
@@ -130,7 +133,7 @@ def _repeated(row: dict[Any, Any], seen: set[tuple[str, ...]]) -> bool:
     import os
 
     href = str(row["href"])
-    real = os.path.realpath(href) if os.path.isfile(href) else href
+    real = os.path.realpath(href) if os.path.isfile(href) else unsigned(href)
     keys = ("step", "time", "time_end", "neighborhood", "bands")
     key = (real, *(str(row.get(k)) for k in keys))
     if key in seen:
@@ -157,7 +160,7 @@ def _look(
     end = pd.Timestamp(row.get("time_end", row["time"]))
     owner = row.get("neighborhood")
     return ZonalLook(
-        name=str(row["href"]),
+        name=unsigned(str(row["href"])),
         start=start,
         end=start if pd.isna(end) else end,
         owner=None if owner is None or pd.isna(owner) else str(owner),

@@ -218,7 +218,7 @@ def _observe(
         except (RasterioError, OSError, ValueError) as error:
             lost |= np.diff(coverage.fraction.indptr) > 0
             detail = f"It cannot be read: {reason_of(error)}"
-            failures.append(Failure("zonal", "scene", asset.href, "read_error", detail, step.label))
+            failures.append(Failure("zonal", "scene", asset.name, "read_error", detail, step.label))
             continue
         if plan.masks:
             layers = [_masked(layer, clear[asset.grid]) for layer in layers]
