@@ -178,7 +178,7 @@ def landsat_c2_scale(
     SceneError
         If no scene is such a product, or one has another scale already or no integers.
     BandError
-        If it is not known what a band is.
+        If it is not known what a band is, or ``bands`` says something else.
 
     References
     ----------
@@ -189,6 +189,7 @@ def landsat_c2_scale(
     what = "a Landsat Collection 2 Level-2 product"
     _check_any(ours, rows, what, "names like LC08_L2SP_007066_20200101_20200823_02_T1_SR_B4.TIF")
     _check_given(bands, rows)
+    _check_kinds(bands)
 
     def scaled(row: Row, kind: str, now: Linear) -> Linear:
         _check_stored(row)
@@ -235,7 +236,7 @@ def landsat_to_oli(
     SceneError
         If no scene is from Landsat, one is from the MSS, or one is not in reflectance.
     BandError
-        If it is not known what a band is.
+        If it is not known what a band is, or ``bands`` says something else.
 
     References
     ----------
@@ -248,6 +249,7 @@ def landsat_to_oli(
     what = "platform='landsat-7', or names like LE07_L2SP_..."
     _check_any([m is not None for m in missions], rows, "Landsat", what)
     _check_given(bands, rows)
+    _check_kinds(bands)
 
     def to_oli(row: Row, kind: str, now: Linear) -> Linear:
         if kind not in _TO_OLI:
@@ -331,6 +333,17 @@ def _check_given(bands: Collection[str] | None, rows: list[Row]) -> None:
             cause=f"The scenes have {some(sorted(present), 20)}.",
             next_step="Correct the names in bands=...",
         )
+
+
+def _check_kinds(bands: Mapping[str, str] | None) -> None:
+    kinds = tuple(dict.fromkeys(_LANDSAT_BANDS.values()))
+    for band, kind in (bands or {}).items():
+        if kind not in kinds:
+            raise BandError(
+                f"bands says that {band!r} is {kind!r}.",
+                cause=f"A band can be {some(kinds, 20)}.",
+                next_step="Give one of these; leave out quality bands.",
+            )
 
 
 def _unknown_band(row: Row, band: str, how: str) -> BandError:

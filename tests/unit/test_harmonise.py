@@ -267,3 +267,12 @@ def test_thermal_and_coastal_bands_are_not_changed():
     table = scenes((ETM, ("lwir", "red"), 1e-4, 0.0, "2010-01-01"))
     got = landsat_to_oli(table)
     assert got["scales"].tolist() == [(1e-4, 0.9047 * 1e-4)]
+
+
+@pytest.mark.parametrize("change", [landsat_c2_scale, landsat_to_oli])
+@pytest.mark.parametrize("kind", ["Red", "quality"])
+def test_what_a_band_is_said_to_be_must_be_known(change, kind):
+    """A slip would scale a quality band, or leave a band as it was, without a word."""
+    table = scenes((ETM, ["b1"], 1.0, 0.0, "2010-01-01"))
+    with pytest.raises(BandError, match=f"'b1' is '{kind}'"):
+        change(table, bands={"b1": kind})
