@@ -255,6 +255,9 @@ class SceneGrid:
     def shifts(self, chips: ChipGrids, tolerance: float) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Tell which chips' pixels are this scene's pixels to within ``tolerance`` of a pixel.
 
+        Chips are moved by whole turns as in :meth:`pixels`; one that lies over the ends of a turn
+        is not aligned.
+
         Returns
         -------
         shift
@@ -263,12 +266,19 @@ class SceneGrid:
             Shape (n,).
         """
         a, b, c, d, e, f = self.transform
-        t = chips.transform
-        shift = np.column_stack([(t[:, 2] - c) / (a or 1.0), (t[:, 5] - f) / (e or 1.0)])
+        t, period = chips.transform, self.period
+        left, seam = t[:, 2], np.zeros(len(chips), dtype=bool)
+        if period is not None:
+            wide = t[:, 0] * chips.size
+            turns = np.floor((left + wide / 2 - self.x_middle) / period + 0.5)
+            left = left - period * turns
+            reach = np.abs(left + wide / 2 - self.x_middle) + wide / 2
+            seam = reach > period / 2 + tolerance * abs(a)
+        shift = np.column_stack([(left - c) / (a or 1.0), (t[:, 5] - f) / (e or 1.0)])
         same = np.array([same_crs(self.crs, n) for n in chips.names], dtype=bool)[chips.code]
         if tolerance <= 0 or b or d or a <= 0 or e >= 0:
             return shift, np.zeros(len(chips), dtype=bool)
-        aligned = same & (np.abs(t[:, 0] - a) * chips.size <= tolerance * a)
+        aligned = same & ~seam & (np.abs(t[:, 0] - a) * chips.size <= tolerance * a)
         aligned &= np.abs(t[:, 4] - e) * chips.size <= -tolerance * e
         aligned &= (np.abs(shift - np.round(shift)) < tolerance).all(axis=1)
         return np.round(shift), aligned

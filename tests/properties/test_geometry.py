@@ -293,3 +293,23 @@ def test_against_an_independent_warper(tmp_path):
         got = cube["image"].values[0, 0, 0]
         spread = float(np.ptp(noise))
         assert np.mean(np.abs(got - want) > 1e-5 * spread) < 0.001
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_chips_on_the_scene_s_own_grid_are_found_after_a_turn(tmp_path, name):
+    """Chips whose pixels are the scene's, whole turns away from it or over its ends."""
+    write_coordinates(tmp_path / "s.tif", "EPSG:4326", GLOBAL[name], 720, 360)
+    places = places_at((-158.0, 21.0), (158.0, 21.0), (0.0, 10.0), (180.0, -17.0), (-90.0, 5.0))
+    cube = chips(tmp_path, places, tmp_path / "s.tif", resolution=0.5, size=8, crs="EPSG:4326")
+    assert (cube.status.values == 0).all()
+    for k in range(len(places)):
+        assert misplacement(cube, "EPSG:4326", neighborhood=k, turn=360.0).max() < 3e-5
+
+
+def test_a_part_of_the_earth_beyond_180_is_found_on_its_own_grid(tmp_path):
+    grid = Affine(0.125, 0, 201.5, 0, -0.125, 22.0)
+    write_coordinates(tmp_path / "s.tif", "EPSG:4326", grid, 16, 16)
+    cube = chips(tmp_path, places_at((-157.5, 21.0)), tmp_path / "s.tif", resolution=0.125,
+                 size=4, crs="EPSG:4326")  # fmt: skip
+    assert (cube.status.values == 0).all()
+    assert misplacement(cube, "EPSG:4326", turn=360.0).max() == 0.0
