@@ -82,7 +82,7 @@ def _cells(
         lon, lat = chips.project(x, y, WGS84)
         side = float(np.median([_unit_metres(c) for c in classes])) / _METRES_PER_DEGREE
         column, row = np.nan_to_num(lon) / side, -np.nan_to_num(lat) / side
-    depth = float((counts * heavy * area).sum() / max(len(np.unique(pairs.chip)), 1))
+    depth = float((counts * heavy * area).sum() / max(np.count_nonzero(np.bincount(pairs.chip)), 1))
     return column, row, depth
 
 

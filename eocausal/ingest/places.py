@@ -332,7 +332,7 @@ class Centres:
     def take(self, rows: NDArray[np.intp]) -> Centres:
         """Choose some of them, in that order."""
         return Centres(
-            tuple(self.crs[k] for k in rows),
+            tuple(np.asarray(self.crs, dtype=object)[rows].tolist()),
             *(v[rows] for v in (self.x, self.y, self.lon, self.lat, self.side)),
         )
 
@@ -375,7 +375,7 @@ def locate(places: gpd.GeoDataFrame, crs: str | None = None) -> Centres:
         lon[rows], lat[rows] = project(str(name), WGS84, x[rows], y[rows])
     found = np.isfinite(x) & np.isfinite(y) & np.isfinite(lon) & np.isfinite(lat)
     _refuse_lost(found, places, sorted(set(names[~found].tolist())))
-    return Centres(tuple(str(n) for n in names), x, y, _wrapped(lon), lat, side)
+    return Centres(tuple(names.tolist()), x, y, _wrapped(lon), lat, side)
 
 
 def _refuse_lost(found: NDArray[np.bool_], places: gpd.GeoDataFrame, names: list[str]) -> None:

@@ -170,7 +170,7 @@ def _looks(spec: CubeSpec) -> tuple[int, int]:
         per_class = np.bincount(here[:, 1], minlength=classes)
         count = per_class[spec.pairs.grid]
         looks += int(count.sum())
-        touched += len(np.unique(spec.pairs.chip[count > 0]))
+        touched += int(np.count_nonzero(np.bincount(spec.pairs.chip[count > 0])))
     return looks, touched
 
 
@@ -178,7 +178,11 @@ def _blocks(spec: CubeSpec) -> tuple[int, int, int]:
     """Blocks decoded, blocks that a reader of one site at a time would decode, and bytes."""
     unit = np.array([c.unit for c in spec.classes], dtype=np.int64).reshape(-1, 2)
     _, keys = units_of(spec.pairs.grid, spec.pairs.box, unit)
-    distinct = np.unique(keys, axis=0)
+    span = keys.max(axis=0, initial=0) + 1
+    code = np.ravel_multi_index(tuple(keys.T), tuple(span.tolist()))
+    code.sort()
+    code = code[np.r_[True, np.diff(code) != 0]] if len(code) else code
+    distinct = np.unravel_index(code, tuple(span.tolist()))[0]
     layers = np.unique(np.column_stack([spec.layers.asset, spec.layers.band]), axis=0)
     item = np.array([np.dtype(a.dtype).itemsize for a in spec.assets], dtype=np.int64)
     owner = spec.asset_class[layers[:, 0]]
@@ -186,8 +190,8 @@ def _blocks(spec: CubeSpec) -> tuple[int, int, int]:
     depth = np.bincount(owner, weights=item[layers[:, 0]], minlength=classes)
     assets = np.bincount(spec.asset_class, minlength=classes)
     pixels = unit[:, 0] * unit[:, 1]
-    read = float((pixels * depth)[distinct[:, 0]].sum())
-    return int(assets[distinct[:, 0]].sum()), int(assets[keys[:, 0]].sum()), int(read)
+    read = float((pixels * depth)[distinct].sum())
+    return int(assets[distinct].sum()), int(assets[keys[:, 0]].sum()), int(read)
 
 
 def _size(count: float) -> str:
