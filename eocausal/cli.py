@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,11 @@ __all__ = ["app", "main"]
 
 FAILED_CHECK = 3
 INTERRUPTED = 130
+MACHINE = {
+    getattr(errno, name, 0)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE")
+}
+"""Errors of the machine that users can do something about: disk full, no permission, ..."""
 TABLE_WIDTH = 116
 
 P = ParamSpec("P")
@@ -68,7 +74,7 @@ def _stop(error: EocausalError) -> NoReturn:
 
 
 def _guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn typed errors into exit code 2 and an interruption into 130."""
+    """Turn typed errors and those of disks into exit code 2 and an interruption into 130."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -76,6 +82,13 @@ def _guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except EocausalError as error:
             _stop(error)
+        except OSError as error:
+            if error.errno not in MACHINE:
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            text = f"{error.strerror}{where}. Nothing is half written. Rerun the same command"
+            _console(error=True).print(f"{text} once that is mended.", style="red", markup=False)
+            raise typer.Exit(2) from error
         except KeyboardInterrupt:
             _console(error=True).print("Interrupted. Rerun the same command to resume.")
             raise typer.Exit(INTERRUPTED) from None

@@ -18,6 +18,8 @@ from eocausal.errors import IngestError
 __all__ = ["Distributed", "Processes", "Scheduler", "Threads", "active_scheduler", "read_scheduler"]
 
 _POLL: Final = 0.5
+_PATIENCE: Final = 60.0
+"""Seconds in which a cluster must have its first worker."""
 Work = Callable[[], int]
 
 
@@ -119,6 +121,7 @@ class Distributed:
     def pieces(self) -> int:
         """Two for each thread of the cluster."""
         with self._client() as client:
+            _wait_for_a_worker(client)
             counts = client.nthreads().values()
         return max(2, 2 * int(sum(counts)))
 
@@ -148,6 +151,18 @@ class Distributed:
                 next_step="Start it (dask scheduler, dask worker), and give the address it prints.",
             ) from error
         return client
+
+
+def _wait_for_a_worker(client: Any) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
+        raise IngestError(
+            f"The dask scheduler at {client.scheduler.address} has no worker.",
+            cause=f"None came within {_PATIENCE:g} seconds.",
+            next_step="Start workers (dask worker ADDRESS; a minimum of one for clusters that "
+            "adapt), and run it again.",
+        ) from error
 
 
 def _on_client(client: Any, work: Sequence[Work], watch: Callable[[], None]) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from eocausal.contracts import NEIGHBORHOOD, ChipStatus, check_neighborhoods, check_panel, some
 from eocausal.errors import BandError, GeometryError, IngestError, TooManyFailuresError
-from eocausal.ingest.acquisitions import store_labels
+from eocausal.ingest.acquisitions import scene_names, store_labels
 from eocausal.ingest.composites import Composite
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.panels import write_panel
@@ -208,6 +208,7 @@ def _panel(
         "time_end": ("time", instants([s.end for s in steps])),
         "period": ("time", np.array([s.label for s in steps], dtype=object)),
     }
+    hrefs = sorted({look.name for s in steps for look in s.looks})
     weights = "share of the pixel covered times its area on the ground, square metres"
     attrs = {
         "bands": json.dumps(plan.bands),
@@ -217,7 +218,7 @@ def _panel(
         if plan.composite is None
         else repr(plan.composite),
         "weights": weights if plan.area else "share of the pixel covered",
-        "scenes": json.dumps(sorted({look.name for s in steps for look in s.looks})),
+        "scenes": json.dumps(sorted(set(scene_names(hrefs))), ensure_ascii=False),
     }
     return check_panel(xr.Dataset(variables, coords=coords, attrs=attrs))
 

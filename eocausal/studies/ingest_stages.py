@@ -94,7 +94,7 @@ class _Rates:
         note = ""
         if now.seconds > 0.5 and now.done > self._before:
             chips = (now.done - self._before) / now.seconds
-            note = f"{chips:,.0f} chips/s, {now.bytes_read / 1e6 / now.seconds:,.1f} MB/s"
+            note = f"{chips:,.0f} chips/s, {now.bytes_read / 1e6 / now.seconds:,.1f} MB/s read"
         self._progress(now.done, now.total, note)
 
 

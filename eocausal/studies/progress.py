@@ -70,7 +70,8 @@ class Live:
 
     def done(self, title: str) -> None:
         """Show a full bar."""
-        self.bars.add_task(title, total=1, completed=1, state="up to date")
+        task = self.bars.add_task(title, total=1, state="up to date")
+        self.bars.update(task, completed=1)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:

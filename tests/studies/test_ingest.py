@@ -1,5 +1,6 @@
 """Studies that ingest: what they leave, that nothing is done twice, locks, real archives."""
 
+import io
 import json
 import os
 import shutil
@@ -14,16 +15,19 @@ import pandas as pd
 import pytest
 import yaml
 from ingest_helpers import centred, write_tif
+from rich.console import Console
 from stac_server import StacServer, make_item
 from study_helpers import STUDY, command, environment, eocausal, small_study
 
 from eocausal.errors import BandError, IngestError, StudyError, TooManyFailuresError
+from eocausal.ingest import schedule
 from eocausal.ingest.panels import read_panel
 from eocausal.ingest.schedule import Threads, read_scheduler
 from eocausal.ingest.store import open_cube
 from eocausal.provenance import hash_tree
 from eocausal.studies.ingest import plan_ingestion, run_ingestion
 from eocausal.studies.load import read_ingestion, read_study
+from eocausal.studies.progress import Live
 from eocausal.studies.run import run_study
 from eocausal.studies.validate import validate_study
 
@@ -114,6 +118,9 @@ def test_a_study_that_was_moved_cuts_no_chip_again_but_new_ones_from_where_it_is
     shutil.copytree(finished.folder, tmp_path / "run")
     own = written(tmp_path / "moved", ONLY)
     assert run_ingestion(own, tmp_path / "run").ran == ("Collect failures",)
+    anew = run_ingestion(own, tmp_path / "anew").folder
+    for name in ("cube.zarr", "panel.parquet"):
+        assert hash_tree(anew / name) == hash_tree(finished.folder / name)
     changed = written(tmp_path / "moved", ONLY.replace("size: 12", "size: 10"))
     assert "Find scenes" not in run_ingestion(changed, tmp_path / "run").ran
     assert open_cube(tmp_path / "run" / "cube.zarr").sizes["x"] == 10
@@ -211,6 +218,49 @@ def test_an_interrupted_ingestion_exits_130_and_a_rerun_ends_with_the_same_bytes
     run_ingestion(only, run)
     for name in ("cube.zarr", "panel.parquet"):
         assert hash_tree(run / name) == hash_tree(finished.folder / name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_disk_that_is_full_is_said_in_a_sentence_and_a_rerun_goes_on(only, finished, tmp_path):
+    def limited() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    done = subprocess.run(
+        command("ingest", only, "--out", tmp_path / "run"), env=environment(), text=True,
+        capture_output=True, check=False, preexec_fn=limited,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr
+    assert "Rerun the same command" in done.stderr
+    assert "Traceback" not in done.stderr
+    again = run_ingestion(only, tmp_path / "run")
+    assert hash_tree(again.folder / "cube.zarr") == hash_tree(finished.folder / "cube.zarr")
+
+
+def test_a_cluster_without_workers_is_said(only, tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(schedule, "_PATIENCE", 0.5)
+    with (
+        LocalCluster(
+            n_workers=0, protocol="tcp", dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
+        ) as cluster,
+        pytest.raises(IngestError, match="has no worker"),
+    ):  # fmt: skip
+        run_ingestion(only, tmp_path, scheduler=read_scheduler(cluster.scheduler_address))
+
+
+def test_a_stage_that_is_up_to_date_takes_no_time():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Live.on(console) as live:
+        live.done("Find scenes")
+        time.sleep(1.1)
+    last = console.file.getvalue().rsplit("Find scenes", 1)[1]
+    assert "0:00:00" in last
+    assert "0:00:01" not in last
 
 
 @pytest.mark.parametrize(
