@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -19,6 +20,8 @@ from eocausal.ingest.remote import RemoteImage, Sign, reason_of
 __all__ = ["RasterReader", "ReaderPool", "open_reader"]
 
 _MOST_OPEN: Final = 64
+_BEFORE: Final = re.compile(r" at (?:row \d+, col \d+|scanline \d+)")
+"""Where libtiff was before an error, which depends on what was read before."""
 
 
 def open_reader(asset: Asset, sign: Sign | None = None) -> Reader:
@@ -139,7 +142,7 @@ class ReaderPool:
             else:
                 values, known = reader.read(bands, box)
         except (RasterioError, OSError, ValueError) as error:
-            raise OSError(reason_of(error)) from error
+            raise OSError(_BEFORE.sub("", reason_of(error))) from error
         self.bytes_read += values.nbytes
         return values, known
 

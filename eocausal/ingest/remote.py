@@ -80,7 +80,9 @@ _SECRET = re.compile(
 )
 _SHARED_ACCESS = re.compile(r"s[vspertk]|ss|srt|spr|sip|sk[tesv]|sktid|skoid|rsc[declt]")
 _doubtful: set[str] = set()
-"""Hrefs whose last answer in this process was a failure, which GDAL may remember."""
+"""Hrefs of which GDAL may remember a failure, or a file that has been replaced since."""
+_versions: dict[str, tuple[int, str]] = {}
+"""What :func:`probe` last heard of each href in this process."""
 
 
 def is_remote(href: str) -> bool:
@@ -302,6 +304,8 @@ def open_remote(href: str, *, retry: Retry | None = None, sign: Sign | None = No
 def probe(href: str, *, sign: Sign | None = None, timeout: float = 10.0) -> tuple[int, str]:
     """Ask a server for the size and the ETag of a file, by a request for its first byte.
 
+    Where the answer is not that of the last time, what GDAL remembers of the file is forgotten.
+
     Returns
     -------
     (int, str)
@@ -317,6 +321,10 @@ def probe(href: str, *, sign: Sign | None = None, timeout: float = 10.0) -> tupl
             total = (headers.get("Content-Range") or "").rpartition("/")[2]
             if answer.status == 200:
                 total = headers.get("Content-Length") or ""
-            return int(total) if total.isdigit() else 0, str(headers.get("ETag") or "")
+            found = int(total) if total.isdigit() else 0, str(headers.get("ETag") or "")
     except (OSError, ValueError):
         return 0, ""
+    if _versions.setdefault(href, found) != found:
+        _versions[href] = found
+        _doubtful.add(href)
+    return found

@@ -21,6 +21,7 @@ from eocausal.errors import CubeError
 from eocausal.ingest.cube import build_cube
 from eocausal.ingest.schedule import Threads
 from eocausal.ingest.sources import scan
+from eocausal.ingest.stac import search_stac
 from eocausal.provenance import FailureLedger, hash_tree
 
 UTM = "EPSG:32636"
@@ -342,6 +343,28 @@ def test_an_asset_that_is_gone_when_it_is_read(tmp_path, server):
     assert cube["looks"].values.tolist() == [[1]]
     assert [(r.subject, r.reason) for r in ledger.rows] == [(server.href("g.tif"), "read_error")]
     assert "404" in ledger.rows[0].detail
+
+
+def test_a_remote_file_that_was_replaced_is_read_again(tmp_path, server):
+    """The address is the same; the ETag that the search noted is not."""
+    path = tmp_path / "served/s.tif"
+
+    def build(value):
+        scene(path, value=value, size=256)
+        os.utime(path, ns=(value, value))
+        server.items.clear()
+        server.add_item("one", {"a": path})
+        found = search_stac(server.url, collections="made", bands=["a"])
+        return build_cube(places_at(HERE), found, out=tmp_path / "c.zarr", **{**ASK, "bands": "a"})
+
+    first = build(5)
+    assert (first["image"].values == 5).all()
+    stamp = (tmp_path / "c.zarr/zarr.json").stat().st_mtime_ns
+    assert build(5).attrs["eocausal_key"] == first.attrs["eocausal_key"]
+    assert (tmp_path / "c.zarr/zarr.json").stat().st_mtime_ns == stamp
+    new = build(6)
+    assert new.attrs["eocausal_key"] != first.attrs["eocausal_key"]
+    assert (new["image"].values == 6).all()
 
 
 # Places at the ends of grids
