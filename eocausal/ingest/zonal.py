@@ -25,6 +25,7 @@ from eocausal.ingest.acquisitions import scene_names, store_labels
 from eocausal.ingest.composites import Composite
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.panels import write_panel
+from eocausal.ingest.remote import Sign
 from eocausal.ingest.statistics import ClassArea, Mean, Statistic
 from eocausal.ingest.zonal_plan import Step, groups_of, looks_of, steps_of
 from eocausal.ingest.zonal_step import Coverages, StepResult, ZonalPlan, compute_step
@@ -46,6 +47,7 @@ def zonal_series(
     composite: Composite | None = None,
     area: bool = True,
     workers: int = 2,
+    sign: Sign | None = None,
     max_failed: float = 0.5,
     ledger: FailureLedger | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -83,6 +85,8 @@ def zonal_series(
         over the Earth's surface. If not, by the share covered alone.
     workers
         Threads. The result does not depend on it.
+    sign
+        Turns the href of a remote scene into one that can be read now.
     max_failed
         Largest share of neighborhoods and times that files which cannot be read may cost.
     ledger
@@ -127,7 +131,7 @@ def zonal_series(
     if composite is not None:
         composite.check(names, all(not pd.isna(look.start) for look in looks))
     labels = store_labels(neighborhoods.index)
-    plan = ZonalPlan(names, tuple(statistics), used, composite, area)
+    plan = ZonalPlan(names, tuple(statistics), used, composite, area, sign)
     crs = neighborhoods.crs.to_wkt()
     columns = [f"{b}_{s}" for b in names for s in every] + [f"{b}_coverage" for b in names]
     values = {c: np.full((len(shapes), len(steps)), np.nan) for c in columns}

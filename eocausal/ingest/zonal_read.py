@@ -12,6 +12,7 @@ from eocausal.ingest.coverage import Piece, pieces_of
 from eocausal.ingest.grid import SceneGrid, project
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.readers import open_reader, stored_nodata
+from eocausal.ingest.remote import Sign
 from eocausal.ingest.statistics import Layer
 from eocausal.ingest.zonal_plan import ZonalLook
 
@@ -22,7 +23,11 @@ BoolArray = NDArray[np.bool_]
 
 
 def read_pixels(
-    asset: Asset, bands: Sequence[int], pieces: Sequence[Piece], count: int
+    asset: Asset,
+    bands: Sequence[int],
+    pieces: Sequence[Piece],
+    count: int,
+    sign: Sign | None = None,
 ) -> list[Layer]:
     """Read chosen pixels of some bands, in units.
 
@@ -34,6 +39,8 @@ def read_pixels(
         The windows, from :func:`~eocausal.ingest.coverage.pieces_of`.
     count
         Number of pixels.
+    sign
+        Turns an href into one that can be read now.
 
     Raises
     ------
@@ -41,7 +48,7 @@ def read_pixels(
         If a window cannot be read.
     """
     layers = [Layer(np.empty(count), np.empty(count, dtype=bool)) for _ in bands]
-    reader = open_reader(asset)
+    reader = open_reader(asset, sign)
     try:
         for piece in pieces:
             stored, known = reader.read(bands, piece.box)
@@ -67,7 +74,11 @@ def read_pixels(
 
 
 def clear_pixels(
-    look: ZonalLook, masks: Sequence[Mask], grid: SceneGrid, pixels: NDArray[np.int64]
+    look: ZonalLook,
+    masks: Sequence[Mask],
+    grid: SceneGrid,
+    pixels: NDArray[np.int64],
+    sign: Sign | None = None,
 ) -> BoolArray:
     """Which pixels of a grid all masks say are clear."""
     clear = np.ones(len(pixels), dtype=bool)
@@ -75,7 +86,7 @@ def clear_pixels(
         there, on_it = _nearest(grid, pixels, asset.grid)
         found = np.zeros(len(pixels), dtype=bool)
         hits = np.zeros(len(there), dtype=bool)
-        reader = open_reader(asset)
+        reader = open_reader(asset, sign)
         try:
             for piece in pieces_of(there, asset.grid, asset.block, margin=mask.reach):
                 stored, known = reader.read([at], piece.box)

@@ -20,7 +20,7 @@ from eocausal.ingest.composites import Composite
 from eocausal.ingest.coverage import Coverage, Piece, coverage_of, pieces_of, pooled
 from eocausal.ingest.grid import SceneGrid
 from eocausal.ingest.masks import Mask
-from eocausal.ingest.remote import reason_of
+from eocausal.ingest.remote import Sign, reason_of
 from eocausal.ingest.statistics import ClassArea, Count, Layer, Moment, Statistic, Sum, Zone
 from eocausal.ingest.zonal_plan import Step, ZonalLook, lonlat_boxes
 from eocausal.ingest.zonal_read import clear_pixels, read_pixels
@@ -47,6 +47,7 @@ class ZonalPlan:
     masks: tuple[Mask, ...]
     composite: Composite | None
     area: bool
+    sign: Sign | None = None
 
 
 class Coverages:
@@ -212,9 +213,12 @@ def _observe(
             continue
         try:
             if plan.masks and asset.grid not in clear:
-                clear[asset.grid] = clear_pixels(look, plan.masks, asset.grid, coverage.pixels)
+                clear[asset.grid] = clear_pixels(
+                    look, plan.masks, asset.grid, coverage.pixels, plan.sign
+                )
             pieces = zones.pieces(key, coverage, asset.block)
-            layers = read_pixels(asset, [at for _, at in wanted], pieces, len(coverage.pixels))
+            at_bands = [at for _, at in wanted]
+            layers = read_pixels(asset, at_bands, pieces, len(coverage.pixels), plan.sign)
         except (RasterioError, OSError, ValueError) as error:
             lost |= np.diff(coverage.fraction.indptr) > 0
             detail = f"It cannot be read: {reason_of(error)}"

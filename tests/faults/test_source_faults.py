@@ -7,6 +7,7 @@ from ingest_helpers import centred, places_at, write_tif
 from stac_server import StacServer
 
 from eocausal.contracts import ChipStatus
+from eocausal.errors import TooManyFailuresError
 from eocausal.ingest.cube import build_cube
 from eocausal.ingest.lock import read_lock, write_lock
 from eocausal.ingest.masks import SceneClassification
@@ -110,3 +111,14 @@ def test_a_series_keeps_no_signature_either(tmp_path, server):
     assert np.isfinite(panel["red_mean"].values).all()
     assert [r.subject for r in ledger.rows] == [server.href("2020-06-01_nir.tif")]
     assert "s3cret" not in repr(ledger.rows) + repr(panel.attrs)
+
+
+def test_a_series_signs_what_it_reads(server):
+    acquisition(server, "2020-06-01")
+    found, places = search(server), places_at(HERE, size_m=300)
+    server.require_signature("now")
+    with pytest.raises(TooManyFailuresError):
+        zonal_series(places, found, bands=["red"])
+    panel = zonal_series(places, found, bands=["red"], sign=lambda href: href + "?sig=now")
+    assert np.isfinite(panel["red_mean"].values).all()
+    assert (panel["status"] == ChipStatus.OK).all()
