@@ -11,6 +11,7 @@ import numpy as np
 
 from eocausal.ingest.blocks import units_of
 from eocausal.ingest.composites import Composite
+from eocausal.ingest.grid import parse_crs
 from eocausal.ingest.indices import Index
 from eocausal.ingest.masks import Mask
 from eocausal.ingest.recipe import make_recipe
@@ -25,6 +26,7 @@ _CHIP_LOOK: Final = 0.0002
 _SAMPLE: Final = 60e6
 _COMPRESSION: Final = 1.7
 _START: Final = 2.0
+_UNITS: Final = {"metre": "m", "degree": "degrees"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class CubePlan:
     ----------
     neighborhoods, scenes, periods, bands, size
         Numbers of each, and pixels per side of a chip.
-    resolution
-        Pixel size in units of the chips' CRS.
+    resolution, unit
+        Pixel size, in the unit of the chips' CRS (``'metre'``, ``'degree'``, ...).
     looks
         Pairs of chip and look that may share pixels, within a period.
     outside
@@ -65,6 +67,7 @@ class CubePlan:
     bands: tuple[str, ...]
     size: int
     resolution: float
+    unit: str
     looks: int
     outside: int
     left_out: int
@@ -84,8 +87,8 @@ class CubePlan:
         """Say the plan in words."""
         lines = [
             f"{self.neighborhoods:,} neighborhoods x {len(self.periods)} periods = "
-            f"{self.chips:,} chips of {self.size} x {self.size} pixels at {self.resolution:g}, "
-            f"{len(self.bands)} bands ({', '.join(self.bands)}).",
+            f"{self.chips:,} chips of {self.size} x {self.size} pixels of {self.resolution:g} "
+            f"{_UNITS.get(self.unit, self.unit)}, {len(self.bands)} bands ({', '.join(self.bands)}).",
             f"{self.scenes:,} scenes give {self.looks:,} looks. {self.blocks:,} blocks are decoded "
             f"once ({_size(self.read_bytes)} of pixels); reading site by site would decode "
             f"{self.block_uses:,}.",
@@ -146,6 +149,7 @@ def summarize(spec: CubeSpec) -> CubePlan:
         bands=spec.recipe.bands,
         size=size,
         resolution=spec.resolution,
+        unit=parse_crs(spec.chips.names[0]).axis_info[0].unit_name,
         looks=looks,
         outside=n * periods - touched,
         left_out=len(spec.failures),

@@ -215,9 +215,10 @@ class _Shard:
         """
         if not self._work.parts.current():
             raise CubeError(
-                f"{self._work.parts.out} is no longer built by what asked for this work.",
-                cause="That build was interrupted, and another began or ended since.",
-                next_step="Nothing: this piece of work is dropped.",
+                f"A worker does not find the build of {self._work.parts.out} that sent it work.",
+                cause="It does not see that folder under this path, or the build was interrupted "
+                "and another began or ended since.",
+                next_step="Give a folder that all workers see; a rerun goes on where it was.",
             )
         with self._lock:
             self._waiting[number] = made

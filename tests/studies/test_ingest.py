@@ -164,6 +164,7 @@ def test_the_plan_counts_what_would_be_read_and_reads_nothing(only, tmp_path):
     shown = eocausal("ingest", only, "--plan", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "blocks are decoded" in shown.stdout
+    assert "12 x 12 pixels of 30 m, 4 bands" in shown.stdout
     assert "Rough estimate" in shown.stdout
     assert "44 neighborhoods x 1 times; bands nir; statistics mean, quantile." in shown.stdout
     record = json.loads(eocausal("ingest", only, "--plan", "--json", cwd=tmp_path).stdout)
