@@ -88,7 +88,8 @@ class CubePlan:
         lines = [
             f"{self.neighborhoods:,} neighborhoods x {len(self.periods)} periods = "
             f"{self.chips:,} chips of {self.size} x {self.size} pixels of {self.resolution:g} "
-            f"{_UNITS.get(self.unit, self.unit)}, {len(self.bands)} bands ({', '.join(self.bands)}).",
+            f"{_UNITS.get(self.unit, self.unit)}, {len(self.bands)} bands "
+            f"({', '.join(self.bands)}).",
             f"{self.scenes:,} scenes give {self.looks:,} looks. {self.blocks:,} blocks are decoded "
             f"once ({_size(self.read_bytes)} of pixels); reading site by site would decode "
             f"{self.block_uses:,}.",
