@@ -246,8 +246,8 @@ def test_a_cluster_without_workers_is_said(only, tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "_PATIENCE", 0.5)
     with (
         LocalCluster(
-            n_workers=0, protocol="tcp", dashboard_address=None,
-            scheduler_kwargs={"dashboard": False},
+            n_workers=0, processes=False, protocol="tcp", host="127.0.0.1",
+            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
         ) as cluster,
         pytest.raises(IngestError, match="has no worker"),
     ):  # fmt: skip
