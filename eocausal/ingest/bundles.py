@@ -67,13 +67,9 @@ class Source:
     members: tuple[tuple[int, ...], ...]
     bundles: dict[int, tuple[Bundle, ...]]
 
-    @property
-    def looks_of(self) -> dict[int, tuple[int, ...]]:
-        """Looks of each class."""
-        return {
-            k: tuple(np.unique(np.concatenate([b.look for b in v])).tolist())
-            for k, v in self.bundles.items()
-        }
+    def looks_of(self, one: int) -> set[int]:
+        """List the looks that have layers on a class of grids."""
+        return {k for b in self.bundles.get(one, ()) for k in b.look.tolist()}
 
 
 def bundle_up(

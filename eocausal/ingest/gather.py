@@ -47,10 +47,8 @@ def gather_batch(
     for one, rows in batch.touching.items():
         for row in rows.tolist():
             classes[row].append(one)
-    looks_of = source.looks_of
-    chips = [
-        Chip(tuple(sorted({k for one in own for k in looks_of.get(one, ())}))) for own in classes
-    ]
+    looks_of = {one: source.looks_of(one) for one in batch.touching}
+    chips = [Chip(tuple(sorted({k for one in own for k in looks_of[one]}))) for own in classes]
     simple = stored_as_is(source)
     for one in sorted(batch.touching):
         plain = {r for r in batch.touching[one].tolist() if simple and len(classes[r]) == 1}

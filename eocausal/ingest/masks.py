@@ -65,8 +65,20 @@ class Mask(Protocol):
         """Tell which pixels are clear from stored (unscaled) values of shape (h, w)."""
 
 
+class _Dilated:
+    """A mask that grows what it drops by ``dilate`` pixels."""
+
+    __slots__ = ()
+    dilate: int
+
+    @property
+    def reach(self) -> int:
+        """Radius of the dilation."""
+        return self.dilate
+
+
 @dataclass(frozen=True, slots=True)
-class QAPixel:
+class QAPixel(_Dilated):
     """Bits of the Landsat Collection 2 ``QA_PIXEL`` band (uint16, Landsat 4 to 9).
 
     A band stored as int16 has the same bits; values that 16 bits cannot hold count as fill.
@@ -104,11 +116,6 @@ class QAPixel:
         object.__setattr__(self, "drop", _names(self.drop, _QA_CONDITIONS, "QAPixel"))
         _check_dilate(self.dilate)
 
-    @property
-    def reach(self) -> int:
-        """Radius of the dilation."""
-        return self.dilate
-
     def clear(self, stored: NDArray[Any]) -> BoolArray:
         """Tell which pixels meet none of the conditions; see :class:`Mask`."""
         if stored.dtype == np.int16:
@@ -120,7 +127,7 @@ class QAPixel:
 
 
 @dataclass(frozen=True, slots=True)
-class SceneClassification:
+class SceneClassification(_Dilated):
     """Classes of the Sentinel-2 level 2A scene classification (``SCL``, 20 m).
 
     Parameters
@@ -156,11 +163,6 @@ class SceneClassification:
         object.__setattr__(self, "drop", _names(self.drop, _SCL_CLASSES, "SceneClassification"))
         _check_dilate(self.dilate)
 
-    @property
-    def reach(self) -> int:
-        """Radius of the dilation."""
-        return self.dilate
-
     def clear(self, stored: NDArray[Any]) -> BoolArray:
         """Tell which pixels are of a class that is kept; see :class:`Mask`."""
         known = (stored > 0) & (stored < len(_SCL_CLASSES))
@@ -170,7 +172,7 @@ class SceneClassification:
 
 
 @dataclass(frozen=True, slots=True)
-class CloudProbability:
+class CloudProbability(_Dilated):
     """Pixels whose cloud probability is below a limit are clear.
 
     Parameters
@@ -203,18 +205,13 @@ class CloudProbability:
             )
         _check_dilate(self.dilate)
 
-    @property
-    def reach(self) -> int:
-        """Radius of the dilation."""
-        return self.dilate
-
     def clear(self, stored: NDArray[Any]) -> BoolArray:
         """Tell which pixels are below the limit; see :class:`Mask`."""
         return _clear(np.isfinite(stored) & (stored >= 0), stored >= self.below, self.dilate)
 
 
 @dataclass(frozen=True, slots=True)
-class NonZero:
+class NonZero(_Dilated):
     """Pixels whose mask value is not zero are clear.
 
     Parameters
@@ -236,18 +233,13 @@ class NonZero:
     def __post_init__(self) -> None:
         _check_dilate(self.dilate)
 
-    @property
-    def reach(self) -> int:
-        """Radius of the dilation."""
-        return self.dilate
-
     def clear(self, stored: NDArray[Any]) -> BoolArray:
         """Tell which pixels are not zero; see :class:`Mask`."""
         return _clear(np.isfinite(stored), stored == 0, self.dilate)
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class Values(_Dilated):
     """Pixels are clear by the value of a mask band: ``keep`` some, or ``drop`` some.
 
     Parameters
@@ -293,11 +285,6 @@ class Values:
                 next_step="Give either keep=(...) or drop=(...), with at least one value.",
             )
         _check_dilate(self.dilate)
-
-    @property
-    def reach(self) -> int:
-        """Radius of the dilation."""
-        return self.dilate
 
     def clear(self, stored: NDArray[Any]) -> BoolArray:
         """Tell which pixels have a value that is kept; see :class:`Mask`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -346,7 +346,28 @@ def _classes(given: Mapping[str, float | Sequence[float]] | Classes, owner: str)
 
 
 @dataclass(frozen=True, slots=True)
-class ClassShare:
+class _OfClasses:
+    """A statistic with a column for each class of a land-cover map."""
+
+    _prefix: ClassVar[str]
+    classes: Mapping[str, float | Sequence[float]] | Classes
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", _classes(self.classes, type(self).__name__))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is measured, then the class: ``'share_<class>'``, ``'area_<class>'``."""
+        return tuple(f"{self._prefix}_{name}" for name, _ in self._pairs)
+
+    @property
+    def _pairs(self) -> Classes:
+        assert isinstance(self.classes, tuple)
+        return self.classes
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShare(_OfClasses):
     """Share of the valid area that each class of a land-cover map takes.
 
     Where several looks of a period show a pixel, it counts by the share of looks in the class.
@@ -357,20 +378,7 @@ class ClassShare:
         Name of each class and its value or values.
     """
 
-    classes: Mapping[str, float | Sequence[float]] | Classes
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", _classes(self.classes, "ClassShare"))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """``'share_<class>'`` for each class."""
-        return tuple(f"share_{name}" for name, _ in self._pairs)
-
-    @property
-    def _pairs(self) -> Classes:
-        assert isinstance(self.classes, tuple)
-        return self.classes
+    _prefix: ClassVar[str] = "share"
 
     def compute(self, zone: Zone) -> list[FloatArray]:
         """See :class:`Statistic`."""
@@ -379,7 +387,7 @@ class ClassShare:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassArea:
+class ClassArea(_OfClasses):
     """Area on the ground of each class of a land-cover map, in square metres.
 
     Only valid pixels count; the coverage says how much is missing. In a projected CRS areas are
@@ -391,20 +399,7 @@ class ClassArea:
         Name of each class and its value or values.
     """
 
-    classes: Mapping[str, float | Sequence[float]] | Classes
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", _classes(self.classes, "ClassArea"))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """``'area_<class>'`` for each class."""
-        return tuple(f"area_{name}" for name, _ in self._pairs)
-
-    @property
-    def _pairs(self) -> Classes:
-        assert isinstance(self.classes, tuple)
-        return self.classes
+    _prefix: ClassVar[str] = "area"
 
     def compute(self, zone: Zone) -> list[FloatArray]:
         """See :class:`Statistic`."""
