@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from eocausal.ingest.grid_files import (
     open_grid,
 )
 from eocausal.ingest.headers import SCENE_COLUMNS, scenes_table
+from eocausal.ingest.paths import list_paths
 from eocausal.ingest.times import ALL, Span, parse_period
 from eocausal.provenance import Failure, FailureLedger
 
@@ -326,37 +326,30 @@ def _is_store(path: Path) -> bool:
     return path.is_dir() and any((path / mark).exists() for mark in ZARR_MARKS)
 
 
+def _is_grid(path: Path) -> bool:
+    return _is_store(path) or path.is_file()
+
+
+def _refuse_remote(text: str) -> bool:
+    if "://" in text:
+        raise SceneError(
+            f"{text} is not a local file.",
+            cause="Gridded files are read from a disk.",
+            next_step="Download it first; it may then be read as often as needed.",
+        )
+    return False
+
+
 def _find(paths: str | Path | Sequence[str | Path]) -> list[str]:
     items = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: list[str] = []
-    for item in items:
-        text, path = str(item), Path(item)
-        if "://" in text:
-            raise SceneError(
-                f"{text} is not a local file.",
-                cause="Gridded files are read from a disk.",
-                next_step="Download it first; it may then be read as often as needed.",
-            )
-        if _is_store(path) or path.is_file():
-            found.append(str(path.absolute()))
-        elif path.is_dir():
-            found += _inside(path.absolute())
-        elif glob.has_magic(text):
-            matches = (Path(p).absolute() for p in glob.glob(text, recursive=True))
-            found += [str(p) for p in matches if p.is_file() or _is_store(p)]
-        else:
-            raise SceneError(
-                f"There is no file or folder {text}.",
-                cause="The path is wrong, or the file was moved.",
-                next_step="Check the path; relative paths start at the working directory.",
-            )
+    found = list_paths(items, whole=_is_grid, inside=_inside, far=_refuse_remote)
     if not found:
         raise EmptyInputError(
             f"No gridded file was found in {some([str(i) for i in items])}.",
             cause=f"There is no Zarr store and no file ending in {', '.join(_SUFFIXES)}.",
             next_step="Check the folder or the glob pattern.",
         )
-    return sorted(set(found))
+    return found
 
 
 def _inside(folder: Path) -> list[str]:

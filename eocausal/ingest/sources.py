@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from eocausal.ingest.headers import (
     scene_row,
     scenes_table,
 )
+from eocausal.ingest.paths import list_paths
 from eocausal.ingest.remote import Retry, Sign, is_remote
 from eocausal.ingest.times import ALL, Span, date_in_name, parse_period, read_date
 from eocausal.provenance import Failure, FailureLedger
@@ -239,32 +239,14 @@ def list_images(paths: str | Path | Sequence[str | Path]) -> list[str]:
         If there is no image.
     """
     items = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: list[str] = []
-    for item in items:
-        text = str(item)
-        path = Path(text)
-        if is_remote(text):
-            found.append(text)
-        elif path.is_dir():
-            found += _inside(path.absolute())
-        elif path.is_file():
-            found.append(str(path.absolute()))
-        elif glob.has_magic(text):
-            matches = (Path(p) for p in glob.glob(text, recursive=True))
-            found += [str(p.absolute()) for p in matches if p.is_file()]
-        else:
-            raise SceneError(
-                f"There is no file or folder {text}.",
-                cause="The path is wrong, or the file was moved.",
-                next_step="Check the path; relative paths start at the working directory.",
-            )
+    found = list_paths(items, whole=Path.is_file, inside=_inside, far=is_remote)
     if not found:
         raise EmptyInputError(
             f"No image was found in {some([str(i) for i in items])}.",
             cause="There is no file ending in .tif, .tiff or .jp2.",
             next_step="Check the folder or the glob pattern.",
         )
-    return sorted(set(found))
+    return found
 
 
 def _inside(folder: Path) -> list[str]:
