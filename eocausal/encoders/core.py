@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from eocausal.errors import DeviceError, EncoderError
 
 __all__ = [
+    "Architecture",
+    "Backbone",
     "BatchRunner",
     "Encoder",
     "FittedEncoder",
     "ImageSpec",
     "Progress",
     "Scaling",
+    "SequenceEncoder",
     "check_size",
     "embed_array",
     "resolve_device",
@@ -130,13 +133,16 @@ class FittedEncoder:
         Mean and sd per band, taken from the fitting sample or the model card.
     network
         Module in evaluation mode, ``(standardised (n, band, y, x), valid (n, y, x)) ->
-        (n, feature)``.
+        (n, feature)``; of a sequence ``((n, period, band, y, x), (n, period, y, x),
+        years (n, period)) -> (n, feature)``. Differentiable in its first argument.
     n_features
         Number of features.
     weights_sha256
         Checksum of the weights file; empty if there is none.
     minimum_pixels
         Smallest chip side that the network takes.
+    sequence
+        Whether it reads all periods of a neighborhood at once.
     """
 
     name: str
@@ -146,6 +152,7 @@ class FittedEncoder:
     n_features: int
     weights_sha256: str = ""
     minimum_pixels: int = 1
+    sequence: bool = False
 
     def check(self, spec: ImageSpec) -> None:
         """Refuse chips that this encoder would read wrongly.
@@ -181,9 +188,12 @@ class FittedEncoder:
             )
         check_size(self.name, spec, self.minimum_pixels)
 
-    def transform(self, images: Float32) -> Float32:
-        """Encode chips ``(n, band, y, x)`` (NaN = invalid) on the CPU; ``(n, feature)``."""
-        return embed_array(self, images, device="cpu")
+    def transform(self, images: Float32, years: Float32 | None = None) -> Float32:
+        """Encode chips ``(n, band, y, x)`` (NaN = invalid) on the CPU; ``(n, feature)``.
+
+        Sequences are ``(n, period, band, y, x)`` with the ``years`` that :func:`embed_array` takes.
+        """
+        return embed_array(self, images, years=years, device="cpu")
 
 
 def check_size(name: str, spec: ImageSpec, minimum: int) -> None:
@@ -209,6 +219,54 @@ class Encoder(Protocol):
 
     def fit(self, images: Float32, spec: ImageSpec, *, seed: int) -> FittedEncoder:
         """Fit on a sample of chips ``(n, band, y, x)``, NaN where invalid; changes nothing."""
+
+
+@runtime_checkable
+class SequenceEncoder(Protocol):
+    """A decision how all periods of a neighborhood become one vector of features."""
+
+    @property
+    def name(self) -> str:
+        """Id string."""
+
+    def check(self, spec: ImageSpec) -> None:
+        """Refuse chips that do not suit this encoder, before any is read."""
+
+    def fit_sequence(
+        self, images: Float32, years: Float32, spec: ImageSpec, *, seed: int
+    ) -> FittedEncoder:
+        """Fit on sequences ``(n, period, band, y, x)`` with decimal years ``(n, period)``.
+
+        Years are counted from 2000 and NaN where the period is missing.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network to be trained; ``module`` is called like a :class:`FittedEncoder`'s network."""
+
+    module: torch.nn.Module
+    n_features: int
+    minimum_pixels: int = 1
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """A decision which network is trained; ``build`` draws its first weights by the seed."""
+
+    @property
+    def name(self) -> str:
+        """Id string."""
+
+    @property
+    def sequence(self) -> bool:
+        """Whether the network reads all periods of a neighborhood at once."""
+
+    def check(self, spec: ImageSpec) -> None:
+        """Refuse chips that do not suit this network, before any is read."""
+
+    def build(self, spec: ImageSpec, *, seed: int) -> Backbone:
+        """Build the network for these bands; global random states stay as they are."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -288,14 +346,18 @@ class BatchRunner:
         self.network = encoder.network if on_cpu else copy.deepcopy(encoder.network).to(device)
         self._scaling = encoder.scaling.tensors(device)
 
-    def __call__(self, images: Float32) -> Float32:
-        """Encode chips ``(n, band, y, x)``; rows of chips without a valid pixel are NaN."""
+    def __call__(self, images: Float32, years: Float32 | None = None) -> Float32:
+        """Encode chips ``(n, [period,] band, y, x)``; NaN rows where no pixel is valid.
+
+        ``years`` ``(n, period)`` goes with sequences only.
+        """
         features = np.empty((len(images), self.encoder.n_features), np.float32)
         start = 0
         while start < len(images):
             stop = min(start + self.batch_size, len(images))
+            dates = None if years is None else years[start:stop]
             try:
-                features[start:stop] = self._forward(images[start:stop])
+                features[start:stop] = self._forward(images[start:stop], dates)
             except torch.OutOfMemoryError as error:
                 self._halve(stop - start, error)
                 continue
@@ -313,30 +375,56 @@ class BatchRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, images: Float32) -> Float32:
+    def _forward(self, images: Float32, years: Float32 | None) -> Float32:
         if self.device.type != "cpu":
             with _float32_convolutions():
-                return self._features(images)
+                return self._features(images, years)
         workers = min(torch.get_num_threads(), len(images))
         if workers == 1:
-            return self._features(images)
+            return self._features(images, years)
+        parts = np.array_split(images, workers)
+        dates = [None] * workers if years is None else np.array_split(years, workers)
         with _one_thread_per_operation(), ThreadPoolExecutor(workers) as pool:
-            return np.concatenate(list(pool.map(self._features, np.array_split(images, workers))))
+            return np.concatenate(list(pool.map(self._features, parts, dates)))
 
-    def _features(self, images: Float32) -> Float32:
+    def _features(self, images: Float32, years: Float32 | None) -> Float32:
         batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).to(self.device)
+        frames = batch.flatten(0, -4)
         with torch.inference_mode():
-            values, valid = standardise(batch, self._scaling)
-            features: torch.Tensor = self.network(values, valid)
+            values, valid = standardise(frames, self._scaling)
+            if years is None:
+                features: torch.Tensor = self.network(values, valid)
+            else:
+                dates = torch.from_numpy(np.ascontiguousarray(years, np.float32)).to(self.device)
+                valid = valid.view(*batch.shape[:2], *valid.shape[1:])
+                features = self.network(values.view(batch.shape), valid, dates)
             empty = ~valid.flatten(1).any(dim=1)
             features = torch.where(empty[:, None], torch.nan, features)
             return np.asarray(features.float().cpu().numpy())
+
+
+def _check_array(encoder: FittedEncoder, images: Float32, years: Float32 | None) -> None:
+    dims = "(n, period, {}, y, x)" if encoder.sequence else "(n, {}, y, x)"
+    if images.ndim != 4 + encoder.sequence or images.shape[-3] != len(encoder.spec.bands):
+        raise EncoderError(
+            f"The images have shape {images.shape}.",
+            cause=f"{encoder.name} takes {dims.format(len(encoder.spec.bands))}.",
+            next_step="Give the bands "
+            f"{', '.join(encoder.spec.bands)} in this order on the third axis from the end.",
+        )
+    if encoder.sequence and (years is None or years.shape != images.shape[:2]):
+        raise EncoderError(
+            f"The years have shape {None if years is None else years.shape}.",
+            cause=f"{encoder.name} reads sequences and has to know when each image was taken.",
+            next_step=f"Give years of shape {images.shape[:2]}, NaN where a period is missing.",
+        )
 
 
 def embed_array(
     encoder: FittedEncoder,
     images: Float32,
     *,
+    years: Float32 | None = None,
     batch_size: int = 64,
     device: str = "auto",
     progress: Progress | None = None,
@@ -348,7 +436,10 @@ def embed_array(
     encoder
         A fitted encoder.
     images
-        ``(n, band, y, x)`` in the units it was fitted on; NaN (or infinite) where invalid.
+        ``(n, band, y, x)``, or ``(n, period, band, y, x)`` for an encoder of sequences, in the
+        units it was fitted on; NaN (or infinite) where invalid.
+    years
+        For sequences only: ``(n, period)`` decimal years since 2000, NaN where a period is missing.
     batch_size
         Chips at a time; changes memory and speed, not results (to 1e-5).
     device
@@ -365,22 +456,17 @@ def embed_array(
     ------
     EncoderError, DeviceError
     """
-    if images.ndim != 4 or images.shape[1] != len(encoder.spec.bands):
-        raise EncoderError(
-            f"The images have shape {images.shape}.",
-            cause=f"{encoder.name} takes (n, {len(encoder.spec.bands)}, y, x).",
-            next_step="Give the bands "
-            f"{', '.join(encoder.spec.bands)} in this order on the second axis.",
-        )
+    _check_array(encoder, images, years)
     check_size(
         encoder.name,
-        ImageSpec(encoder.spec.bands, "", 0.0, images.shape[2], images.shape[3]),
+        ImageSpec(encoder.spec.bands, "", 0.0, *images.shape[-2:]),
         encoder.minimum_pixels,
     )
     runner = BatchRunner(encoder, batch_size=batch_size, device=resolve_device(device))
     parts = []
     for start in range(0, len(images), batch_size):
-        parts.append(runner(images[start : start + batch_size]))
+        stop = start + batch_size
+        parts.append(runner(images[start:stop], None if years is None else years[start:stop]))
         if progress is not None:
             progress(min(start + batch_size, len(images)), len(images))
     return np.concatenate(parts) if parts else np.empty((0, encoder.n_features), np.float32)
