@@ -1,0 +1,43 @@
+"""First weights of a network, drawn by a seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+__all__ = ["draw_weights", "untouched_seeds"]
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def untouched_seeds(make: Callable[[], Module]) -> Module:
+    """Call a constructor that draws from torch's global generator, and put the generator back."""
+    with torch.random.fork_rng(devices=[]):
+        return make()
+
+
+def draw_weights(network: torch.nn.Module, seed: int) -> None:
+    """Draw the weights of a network in place: He et al. 2015, eq. 10 (normal, variance 2 / fan-in).
+
+    Drawn with numpy, so that they depend neither on the version of torch nor on global seeds.
+    Biases and position tables become 0; the scales of normalisation layers stay at 1.
+
+    Parameters
+    ----------
+    network
+        Any module; its parameters are changed.
+    seed
+        Of the draw; parameters are drawn in the order of ``named_parameters``.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(("bias", "bias_table")):
+                parameter.zero_()
+            elif name.endswith("weight") and parameter.dim() >= 2:
+                draw = rng.standard_normal(tuple(parameter.shape), np.float32)
+                sd = np.float32(np.sqrt(2.0 / parameter[0].numel()))
+                parameter.copy_(torch.from_numpy(draw * sd))
