@@ -45,7 +45,8 @@ def terrain(n: int, size: int, bands: int, rng: np.random.Generator) -> Float32:
     green = np.linspace(0.04, 0.10, bands, dtype=np.float32)
     green[-1] = 0.40
     mixed = soil[:, None, None] + tiles[:, None] * (green - soil)[:, None, None]
-    return np.asarray(mixed + 0.012 * rng.standard_normal(mixed.shape), dtype=np.float32)
+    grainy = mixed + 0.012 * rng.standard_normal(mixed.shape)
+    return np.maximum(grainy, 0.005).astype(np.float32)
 
 
 def draw_units(
