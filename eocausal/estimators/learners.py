@@ -15,7 +15,7 @@ import pandas as pd
 
 from eocausal.contracts import check_columns, check_embedding, check_same_neighborhoods
 from eocausal.effects import EffectEstimate, Influence, VarianceRule
-from eocausal.errors import EmbeddingError, FoldError, LeakageError
+from eocausal.errors import EmbeddingError, EstimationError, FoldError, LeakageError
 from eocausal.estimators.bases import Basis, FeatureMap, PrincipalComponents, RidgeBasis
 from eocausal.estimators.field import FieldPosterior, fit_field
 from eocausal.estimators.randomized import default_vcov, numeric_columns, outcome_of
@@ -458,6 +458,31 @@ class FittedEffects:
         mean, root = predict_components(self.components, frame.to_numpy())
         sd = np.sqrt((root**2).sum(axis=1))
         return pd.Series(mean, frame.index), pd.Series(sd, frame.index)
+
+    def linear(self) -> tuple[NDArray[np.float64], float]:
+        """Return the mean effect as a linear function of the features: coefficients, intercept.
+
+        ``predict`` of features ``z`` has the mean ``intercept + z @ coefficients``; with it the
+        effect can be followed back to the pixels that the features were made from.
+
+        Raises
+        ------
+        EstimationError
+            If the effect is not linear in the features (:class:`ForestBasis`).
+        """
+        total, intercept = np.zeros(self.data.z.shape[1]), 0.0
+        for item in self.components:
+            if not isinstance(item.basis, PrincipalComponents):
+                raise EstimationError(
+                    f"Effects learned on {self.learner.basis} are not linear in the features.",
+                    cause="They are constant on the leaves of trees.",
+                    next_step="Use RidgeBasis().",
+                )
+            slope = item.basis.rotation @ item.posterior.mean[1:] / item.basis.scale
+            total += slope / len(self.components)
+            offset = item.posterior.mean[0] - item.basis.mean @ slope
+            intercept += float(offset) / len(self.components)
+        return total, intercept
 
     def describe(self) -> dict[str, Any]:
         """Return the learner's variances: how much the effect varies with the image."""

@@ -12,6 +12,7 @@ from eocausal.designs import Trial
 from eocausal.errors import (
     AlignmentError,
     EmbeddingError,
+    EstimationError,
     FoldError,
     LeakageError,
     OneClusterError,
@@ -127,6 +128,18 @@ def test_learner_finds_planted_effects(basis):
     average = fitted.average()
     assert abs(average.estimate - tau.mean()) < 4 * average.std_error
     assert "FittedEffects" in repr(fitted)
+
+
+def test_ridge_effects_are_linear_in_the_features():
+    units, z, _ = world()
+    z[5] = 3.0
+    fitted = EffectLearner(RidgeBasis()).fit(TRIAL, units, z, outcome="y")
+    slope, intercept = fitted.linear()
+    np.testing.assert_allclose(z.to_numpy() @ slope + intercept, fitted.predict(z)[0], rtol=1e-9)
+    assert slope[5] == 0
+    forest = EffectLearner(ForestBasis(trees=20)).fit(TRIAL, units, z, outcome="y")
+    with pytest.raises(EstimationError, match="RidgeBasis"):
+        forest.linear()
 
 
 def test_scores_do_not_see_their_own_fold():
