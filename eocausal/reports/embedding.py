@@ -219,8 +219,9 @@ def _scores(
         axes.plot(np.full(far.sum(), floor), (at + lift)[far], "<", color=shade, markersize=7)
         if honest:
             for y, x in zip(at, score, strict=True):
-                axes.annotate(f"{x:.2f}".replace("-", MINUS), (max(x, floor), y), xytext=(0, 6), color=INK,
-                              textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+                words = f"{x:.2f}".replace("-", MINUS)
+                axes.annotate(words, (max(x, floor), y), xytext=(0, 6), color=INK, ha="center",
+                              textcoords="offset points", fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(order)), [short_label(name) for name in order], fontsize=8.5)
     axes.set_ylim(max(len(order), 1) - 0.4, -0.7)
     axes.set_xlim(left=min(axes.get_xlim()[0], chance - 0.05), right=1.0)
