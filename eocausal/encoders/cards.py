@@ -35,23 +35,37 @@ class _Strict(BaseModel):
 
 
 class Weights(_Strict):
-    """A weights file that the user brings; the name has no folder."""
+    """A weights file that the user brings; the name has no folder.
+
+    A card without a checksum is a form to be copied and completed: its weights are never read.
+    ``state_key`` names the entry of a training checkpoint that holds the tensors. Of these, those
+    whose name begins with ``prefix`` are taken and the prefix cut off. ``key_map: timm_vit``
+    renames the tensors of a vision transformer as timm, DINO and MAE name them.
+    """
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(pth|pt|safetensors)$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     sha256_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
     licence: str
     source: str
+    state_key: Annotated[str, Field(min_length=1)] | None = None
+    prefix: str = ""
+    key_map: Literal["timm_vit"] | None = None
 
     @model_validator(mode="after")
     def _one_checksum(self) -> Self:
-        if (self.sha256 is None) == (self.sha256_prefix is None):
+        if self.sha256 is not None and self.sha256_prefix is not None:
             raise ValueError("give sha256, or sha256_prefix where only that is published")
         return self
 
+    @property
+    def checksum(self) -> str:
+        """What a file's sha256 has to begin with; empty if the card does not say."""
+        return self.sha256 or self.sha256_prefix or ""
+
     def matches(self, sha256: str) -> bool:
         """Tell whether a file's checksum is the one the card states."""
-        return sha256.startswith(self.sha256 or self.sha256_prefix or "-")
+        return bool(self.checksum) and sha256.startswith(self.checksum)
 
 
 class FixedScaling(_Strict):
@@ -69,10 +83,11 @@ class Resolution(_Strict):
 
 
 class Training(_Strict):
-    """What the weights learnt from."""
+    """What the weights learnt from; ``input`` says in which sizes, units and scaling."""
 
     data: str
     regions: str
+    input: str = ""
 
 
 class Golden(_Strict):
@@ -92,11 +107,15 @@ class ModelCard(_Strict):
 
     ``bands`` are those of the network's first layer, in its order; cubes are matched to them by
     name. ``other_bands`` says what happens to a cube whose bands are not the same set: refuse, or
-    inflate the first layer. ``golden`` may be null only where the weights are the user's to bring.
+    inflate the first layer. Chips are resized to ``input_size`` pixels, if it is given.
+    ``output`` says what a network of the family ``torchscript`` gives: a ``vector`` for each chip,
+    ``tokens`` (their mean is taken), ``patch_tokens`` (the mean of all but the first), a
+    ``class_token`` (the first of the tokens), or a ``map`` (the mean over its places).
+    ``golden`` may be null only where the weights are the user's to bring.
     """
 
     name: str
-    family: Literal["random_conv", "torchvision"]
+    family: Literal["random_conv", "spectral_stats", "torchvision", "torchscript"]
     architecture: str
     parameters: dict[str, Any] = {}
     features: Annotated[int, Field(gt=0)]
@@ -107,6 +126,7 @@ class ModelCard(_Strict):
     input_size: Annotated[int, Field(gt=0)] | None = None
     minimum_pixels: Annotated[int, Field(gt=0)] = 1
     ground_sampling_distance_m: Literal["any"] | Resolution
+    output: Literal["vector", "class_token", "tokens", "patch_tokens", "map"] | None = None
     weights: Weights | None
     training: Training | None
     known_bias: str
@@ -127,15 +147,38 @@ class ModelCard(_Strict):
             raise ValueError("a model without a weights file needs a golden vector")
         return self
 
-    def check(self, *, bands: tuple[str, ...], units: str, resolution: float, pixels: int) -> None:
+    @model_validator(mode="after")
+    def _whole_network(self) -> Self:
+        if (self.family == "torchscript") != (self.output is not None):
+            raise ValueError("output is for the family torchscript, which needs it")
+        if self.family != "torchscript":
+            return self
+        weights = self.weights
+        if weights is None or weights.sha256_prefix is not None:
+            raise ValueError("a torchscript file is a program: give its whole sha256")
+        if weights.state_key or weights.prefix or weights.key_map:
+            raise ValueError("a torchscript file holds a whole network: there is nothing to rename")
+        if self.other_bands == "inflate":
+            raise ValueError("the first layer of a torchscript network cannot be inflated")
+        return self
+
+    def check(
+        self,
+        *,
+        bands: tuple[str, ...],
+        units: str,
+        resolution: float,
+        height: int,
+        width: int,
+    ) -> None:
         """Refuse a cube that does not fit, naming everything to change.
 
         Parameters
         ----------
         bands, units, resolution
             Of the cube; resolution in metres.
-        pixels
-            The shorter side of its chips.
+        height, width
+            Of its chips, in pixels.
 
         Raises
         ------
@@ -153,10 +196,15 @@ class ModelCard(_Strict):
                 f"its pixels are {resolution:g} m, the card's {size.min:g} to {size.max:g} m: "
                 "build the cube at such a resolution"
             )
-        if pixels < self.minimum_pixels:
+        if min(height, width) < self.minimum_pixels:
             problems.append(
-                f"its chips are {pixels} pixels, the network takes {self.minimum_pixels} or more: "
-                "build larger chips"
+                f"its chips are {min(height, width)} pixels, the network takes "
+                f"{self.minimum_pixels} or more: build larger chips"
+            )
+        if self.input_size is not None and height != width:
+            problems.append(
+                f"its chips are {height} by {width} pixels, and the card resizes them to a square: "
+                "build square chips"
             )
         if problems:
             raise ModelCardError(

@@ -1,7 +1,4 @@
-"""Torchvision networks by model card, for any number of bands.
-
-The features are those before the last linear layer, averaged over the chip by the network itself.
-"""
+"""Torchvision networks by model card, for any number of bands."""
 
 from __future__ import annotations
 
@@ -9,62 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import torch
-import torch.nn.functional as functional
-
+from eocausal.encoders.card_input import check_chips, scaling_of
 from eocausal.encoders.cards import FixedScaling, ModelCard, load_card
-from eocausal.encoders.core import FittedEncoder, Float32, ImageSpec, Scaling
+from eocausal.encoders.core import Backbone, FittedEncoder, Float32, ImageSpec
 from eocausal.encoders.golden import check_golden
-from eocausal.encoders.torchvision_import import import_torchvision
+from eocausal.encoders.initial_weights import draw_weights, untouched_seeds
+from eocausal.encoders.stems import replace_module, stem_of, with_bands
+from eocausal.encoders.torchvision_models import CardFeatures, headless_network, load_state
 from eocausal.encoders.weights import State, find_weights, read_weights
-from eocausal.errors import ModelCardError, WeightsError
+from eocausal.errors import ModelCardError
 
-__all__ = ["TorchvisionCNN", "inflate_stem"]
-
-_FAMILIES = (
-    "convnext", "densenet", "efficientnet", "mobilenet_v3", "regnet", "resnet", "resnext",
-    "shufflenet", "swin", "wide_resnet",
-)  # fmt: skip
-
-
-def inflate_stem(
-    weight: torch.Tensor, own: tuple[str, ...], bands: tuple[str, ...]
-) -> torch.Tensor:
-    """Carry the filters of a first layer over to other bands, by name.
-
-    A band of ``bands`` that the layer knows gets that band's filter, any other the mean filter;
-    all are multiplied by ``len(own) / len(bands)``; what then still lacks to the sum over bands
-    of the original is shared equally. So the sum over bands is kept exactly (equal values in
-    all bands give the same response as before), and if every known band is there the last step
-    does nothing.
-
-    Parameters
-    ----------
-    weight
-        ``(filter, len(own), y, x)``.
-    own
-        Names of the bands of ``weight``, in order.
-    bands
-        Names wanted, in order.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(filter, len(bands), y, x)``.
-    """
-    if own == bands:
-        return weight
-    mean = weight.mean(dim=1)
-    chosen = [weight[:, own.index(b)] if b in own else mean for b in bands]
-    inflated = torch.stack(chosen, dim=1) * (len(own) / len(bands))
-    lacking = weight.sum(dim=1) - inflated.sum(dim=1)
-    return inflated + lacking[:, None] / len(bands)
+__all__ = ["TorchvisionCNN"]
 
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionCNN:
     """A torchvision network described by a model card; make one with :meth:`from_card`.
+
+    Frozen, it is an encoder (:meth:`fit`); it is also an architecture to be trained further
+    (:meth:`build`).
 
     Parameters
     ----------
@@ -117,174 +77,81 @@ class TorchvisionCNN:
         """Id string."""
         return self.card.name
 
+    @property
+    def sequence(self) -> bool:
+        """False: it reads one image."""
+        return False
+
     def check(self, spec: ImageSpec) -> None:
         """Refuse chips that do not fit the card (``ModelCardError``)."""
-        self.card.check(
-            bands=spec.bands,
-            units=spec.units,
-            resolution=spec.resolution,
-            pixels=min(spec.height, spec.width),
-        )
+        check_chips(self.card, spec)
 
     def fit(self, images: Float32, spec: ImageSpec, *, seed: int) -> FittedEncoder:
         """Build the network for these bands; take mean and sd from the sample if the card says so.
 
         Without weights the convolutions and linear layers are drawn by ``seed``: He et al. 2015,
         eq. 10 (normal, variance 2 / fan-in).
+
+        Raises
+        ------
+        ModelCardError
+            If the chips do not fit the card.
+        WeightsError
+            If the weights do not fit the architecture.
         """
         self.check(spec)
-        if isinstance(self.card.scaling, FixedScaling):
-            scaling = _by_name(self.card.scaling, self.card.bands, spec.bands)
-        else:
-            scaling = Scaling.from_images(images, spec.bands)
-        state, sha256 = self._state()
-        own = spec.bands if self.card.bands == "any" else self.card.bands
-        network = _build(self.card, len(own))
-        if state is None:
-            _initialise(network, seed)
-        else:
-            _load(network, state, self.card)
-        stem = _stem(network)
-        _replace(network, stem, _inflated(stem, own, spec.bands))
-        module = _Features(network, self.card.input_size, self.channels_last).eval()
+        scaling = scaling_of(self.card, images, spec)
+        network, sha256 = self._network(spec, seed)
         return FittedEncoder(
-            name=self.name if state is not None else f"{self.name}, random weights, seed={seed}",
+            name=self.name if sha256 else f"{self.name}, random weights, seed={seed}",
             spec=spec,
             scaling=scaling,
-            network=module.requires_grad_(False),
+            network=network.eval().requires_grad_(False),
             n_features=self.card.features,
             weights_sha256=sha256,
             minimum_pixels=self.card.minimum_pixels,
         )
 
+    def build(self, spec: ImageSpec, *, seed: int) -> Backbone:
+        """Build the network for these bands to be trained, with the card's weights if it has any.
+
+        All its layers are trainable, batch normalisation included; no global seed is touched.
+
+        Raises
+        ------
+        ModelCardError
+            If the chips do not fit the card, or its scaling is fixed: whoever trains a network
+            standardises the bands by the training sample.
+        WeightsError
+            If the weights do not fit the architecture.
+        """
+        self.check(spec)
+        if isinstance(self.card.scaling, FixedScaling):
+            raise ModelCardError(
+                f"The model {self.name} has a fixed scaling.",
+                cause="Training standardises the bands by its own sample, so the network would "
+                "see other values than the card says.",
+                next_step="Copy the card's folder, write 'scaling: from_data' in the copy, and "
+                "give its path.",
+            )
+        network, _ = self._network(spec, seed)
+        return Backbone(network.train(), self.card.features, self.card.minimum_pixels)
+
+    def _network(self, spec: ImageSpec, seed: int) -> tuple[CardFeatures, str]:
+        """Return the network for the bands of ``spec`` and the checksum of its weights."""
+        state, sha256 = self._state()
+        own = spec.bands if self.card.bands == "any" else self.card.bands
+        network = untouched_seeds(lambda: headless_network(self.card, len(own)))
+        if state is None:
+            draw_weights(network, seed)
+        else:
+            load_state(network, state, self.card)
+        stem = stem_of(network)
+        wide = untouched_seeds(lambda: with_bands(stem, own, spec.bands))
+        replace_module(network, stem, wide)
+        return CardFeatures(network, self.card.input_size, channels_last=self.channels_last), sha256
+
     def _state(self) -> tuple[State | None, str]:
         if self.card.weights is None or self.weights is None:
             return None, ""
         return read_weights(self.weights, self.card.weights)
-
-
-class _Features(torch.nn.Module):
-    """Resize if the card says so, then run the network; gaps are the band mean already."""
-
-    def __init__(
-        self, network: torch.nn.Module, input_size: int | None, channels_last: bool
-    ) -> None:
-        super().__init__()
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
-        self.input_size = input_size
-
-    def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Encode ``(n, band, y, x)``; the mask is not used."""
-        if self.input_size is not None:
-            size = (self.input_size, self.input_size)
-            values = functional.interpolate(values, size, mode="bilinear", antialias=True)
-        features: torch.Tensor = self.network(values.contiguous(memory_format=self.format))
-        return features
-
-
-def _by_name(scaling: FixedScaling, own: str | tuple[str, ...], bands: tuple[str, ...]) -> Scaling:
-    order = [own.index(b) for b in bands]
-    return Scaling(tuple(scaling.mean[i] for i in order), tuple(scaling.sd[i] for i in order))
-
-
-def _build(card: ModelCard, bands: int) -> torch.nn.Module:
-    """Build the architecture with ``bands`` input channels and no head; global seeds untouched."""
-    if not card.architecture.startswith(_FAMILIES):
-        raise ModelCardError(
-            f"The model {card.name} has the architecture {card.architecture!r}.",
-            cause=f"Features are taken from {', '.join(_FAMILIES)} networks of torchvision.",
-            next_step="Name one of these, e.g. resnet18.",
-        )
-    models = import_torchvision().models
-    with torch.random.fork_rng(devices=[]):
-        try:
-            network: torch.nn.Module = models.get_model(card.architecture, weights=None)
-        except ValueError as error:
-            raise ModelCardError(
-                f"torchvision has no architecture {card.architecture!r}.",
-                cause=str(error),
-                next_step="See torchvision.models.list_models().",
-            ) from error
-        stem = _stem(network)
-        if bands != stem.in_channels:
-            _replace(network, stem, _with_channels(stem, bands))
-    head = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
-    if head.in_features != card.features:
-        raise ModelCardError(
-            f"The model {card.name} states {card.features} features.",
-            cause=f"{card.architecture} has {head.in_features} before its last layer.",
-            next_step=f"Write features: {head.in_features} in the card.",
-        )
-    _replace(network, head, torch.nn.Identity())
-    return network
-
-
-def _stem(network: torch.nn.Module) -> torch.nn.Conv2d:
-    return next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
-
-
-def _replace(network: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module) -> None:
-    path = next(name for name, module in network.named_modules() if module is old)
-    parent, _, last = path.rpartition(".")
-    setattr(network.get_submodule(parent), last, new)
-
-
-def _with_channels(stem: torch.nn.Conv2d, channels: int) -> torch.nn.Conv2d:
-    return torch.nn.Conv2d(
-        channels,
-        stem.out_channels,
-        stem.kernel_size,  # type: ignore[arg-type]
-        stride=stem.stride,  # type: ignore[arg-type]
-        padding=stem.padding,  # type: ignore[arg-type]
-        bias=stem.bias is not None,
-    )
-
-
-def _inflated(
-    stem: torch.nn.Conv2d, own: tuple[str, ...], bands: tuple[str, ...]
-) -> torch.nn.Conv2d:
-    if own == bands:
-        return stem
-    new = _with_channels(stem, len(bands))
-    with torch.no_grad():
-        new.weight.copy_(inflate_stem(stem.weight, own, bands))
-        if stem.bias is not None and new.bias is not None:
-            new.bias.copy_(stem.bias)
-    return new
-
-
-def _initialise(network: torch.nn.Module, seed: int) -> None:
-    """Draw filters with numpy, so that they do not depend on torch or on global seeds.
-
-    Biases and position tables become 0; the scales of normalisation layers stay at 1.
-    """
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith(("bias", "bias_table")):
-                parameter.zero_()
-            elif name.endswith("weight") and parameter.dim() >= 2:
-                draw = rng.standard_normal(tuple(parameter.shape), np.float32)
-                sd = np.float32(np.sqrt(2.0 / parameter[0].numel()))
-                parameter.copy_(torch.from_numpy(draw * sd))
-
-
-def _load(network: torch.nn.Module, state: State, card: ModelCard) -> None:
-    """Fill in the weights; only those of the head, which is not used, may be left over."""
-    wanted = network.state_dict()
-    missing = sorted(set(wanted) - set(state))
-    wrong = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    if missing or wrong:
-        raise WeightsError(
-            f"The weights file does not fit {card.architecture} with {len(card.bands)} bands: "
-            f"{len(missing)} tensors missing, {len(wrong)} of another shape.",
-            cause="; ".join([*missing[:3], *wrong[:3]]) + ".",
-            next_step="Use the file that the card names, or correct the card's architecture "
-            "and bands.",
-        )
-    network.load_state_dict({k: state[k] for k in wanted})

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from eocausal.encoders.cards import load_card
+from eocausal.encoders.cards import ModelCard, load_card
 from eocausal.encoders.core import Encoder
 from eocausal.encoders.golden import check_golden
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.random_conv import GaussianPatches, RandomConv, SampledPatches
+from eocausal.encoders.torchscript import ScriptedNetwork
+from eocausal.encoders.weights import find_weights
 from eocausal.errors import ModelCardError
 
 __all__ = ["load_encoder"]
 
 _PATCHES = {"sampled": SampledPatches, "gaussian": GaussianPatches}
+
+
+def _random_conv(card: ModelCard) -> Encoder:
+    parameters = dict(card.parameters)
+    patches = parameters.pop("patches", "sampled")
+    patch = parameters.pop("patch", 3)
+    return RandomConv(
+        features=card.features,
+        patch=tuple(patch) if isinstance(patch, list) else patch,
+        patches=_PATCHES[patches](),
+        **parameters,
+    )
+
+
+_WITH_FILES: Mapping[str, Callable[[str | Path, Path | str | None], Encoder]] = {
+    "torchvision": TorchvisionCNN.from_card,
+    "torchscript": ScriptedNetwork.from_card,
+}
+_OF_PARAMETERS: Mapping[str, tuple[Callable[[ModelCard], Encoder], str]] = {
+    "random_conv": (_random_conv, "patch, patches (sampled or gaussian), bias and stride"),
+}
 
 
 def load_encoder(card: str | Path, weights: Path | str | None = None) -> Encoder:
@@ -31,22 +55,16 @@ def load_encoder(card: str | Path, weights: Path | str | None = None) -> Encoder
     ModelCardError, WeightsError
     """
     found = load_card(card)
-    if found.family == "torchvision":
-        return TorchvisionCNN.from_card(card, weights)
-    parameters = dict(found.parameters)
-    patches = parameters.pop("patches", "sampled")
+    if found.family in _WITH_FILES:
+        return _WITH_FILES[found.family](card, weights)
+    find_weights(found, weights)
+    make, parameters = _OF_PARAMETERS[found.family]
     try:
-        patch = parameters.pop("patch", 3)
-        encoder = RandomConv(
-            features=found.features,
-            patch=tuple(patch) if isinstance(patch, list) else patch,
-            patches=_PATCHES[patches](),
-            **parameters,
-        )
+        encoder = make(found)
     except (KeyError, TypeError) as error:
         raise ModelCardError(
             f"The parameters of the model {found.name} are {found.parameters}.",
-            cause="random_conv takes patch, patches (sampled or gaussian), bias and stride.",
+            cause=f"{found.family} takes {parameters}.",
             next_step="Correct them in the card.",
         ) from error
     check_golden(encoder, found)

@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 
 from eocausal.encoders.cards import card_folders, list_cards, load_card
 from eocausal.encoders.core import ImageSpec
-from eocausal.encoders.image import TorchvisionCNN, _build, inflate_stem
+from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.registry import load_encoder
+from eocausal.encoders.stems import inflate_stem
 from eocausal.encoders.torchvision_import import import_torchvision
+from eocausal.encoders.torchvision_models import headless_network
 from eocausal.errors import ModelCardError, WeightsError
 
 RGB = ("red", "green", "blue")
@@ -278,7 +280,7 @@ def test_cubes_that_do_not_fit_are_refused(tmp_path, weights, changes, cube, wor
 def test_all_misfits_are_named_at_once(tmp_path):
     card = load_card(write_card(tmp_path, units="reflectance"))
     with pytest.raises(ModelCardError, match=r"units are.*pixels, the network"):
-        card.check(bands=RGB, units="DN", resolution=30.0, pixels=8)
+        card.check(bands=RGB, units="DN", resolution=30.0, height=8, width=9)
 
 
 def test_input_size_resizes(tmp_path):
@@ -325,7 +327,7 @@ def test_random_weights_depend_on_the_seed_alone(tmp_path, architecture, feature
 def test_impossible_networks_are_refused(tmp_path, changes, word):
     card = load_card(write_card(tmp_path, "resnet18", **changes))
     with pytest.raises(ModelCardError, match=word):
-        _build(card, 3)
+        headless_network(card, 3)
 
 
 def test_wrong_parameters_of_random_conv_are_refused(tmp_path):
