@@ -1,0 +1,255 @@
+"""Chips for training: read from the cube at random, ahead of their use, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eocausal.encoders.core import (
+    BatchRunner,
+    FittedEncoder,
+    Float32,
+    Scaling,
+    standardise,
+    valid_pixels,
+)
+from eocausal.encoders.years import period_years
+from eocausal.errors import EncoderError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "ChipReader",
+    "Chips",
+    "Moments",
+    "encode_cells",
+    "moments",
+    "read_ahead",
+    "scaling_of",
+    "to_device",
+]
+
+Int64 = NDArray[np.int64]
+
+_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chips:
+    """Chips ``(n, [period,] band, y, x)``, NaN where invalid, and the years of sequences."""
+
+    images: Float32
+    years: Float32 | None
+
+
+class ChipReader:
+    """Reads what a network is trained on: images, or sequences, that have a valid pixel.
+
+    A *cell* is an image (neighborhood and period) or, for sequences, a neighborhood. If all chips
+    fit into ``memory`` they are read once and kept, else each is read when its turn comes; what
+    is read does not depend on it.
+
+    Parameters
+    ----------
+    cube
+        As :func:`eocausal.contracts.check_cube` says.
+    sequence
+        Whether all periods of a neighborhood are read at once.
+    memory
+        Bytes of pixels that may be kept.
+
+    Attributes
+    ----------
+    row, period
+        ``(cells,)`` positions of the neighborhood and of the period (-1 for sequences).
+    years
+        ``(neighborhoods, periods)`` as :func:`~eocausal.encoders.years.period_years` gives them.
+
+    Raises
+    ------
+    EncoderError
+        If no chip has a valid pixel.
+    """
+
+    def __init__(self, cube: xr.Dataset, *, sequence: bool, memory: int) -> None:
+        order = ("neighborhood", "period")
+        self._image = cube["image"].transpose(*order, "band", "y", "x")
+        self._seen = cube["valid"].transpose(*order).to_numpy() > 0
+        self.years = period_years(cube)
+        self.sequence = sequence
+        if sequence:
+            self._seen &= np.isfinite(self.years)
+            self.row = np.flatnonzero(self._seen.any(axis=1))
+            self.period = np.full(len(self.row), -1)
+        else:
+            self.row, self.period = np.nonzero(self._seen)
+        if len(self.row) == 0:
+            raise EncoderError(
+                "No chip of the cube has a valid pixel" + (" and a date." if sequence else "."),
+                cause="There is nothing to train on.",
+                next_step="Look at cube['valid'] (shares of valid pixels), cube['date'] and the "
+                "failure ledger of the ingestion.",
+            )
+        self._kept: Float32 | None = None
+        if 4 * self._image.size <= memory:
+            self._kept = self._read_all()
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def cells_of_row(self) -> Int64:
+        """Number of cells of each neighborhood; ``(neighborhoods,)``."""
+        return np.bincount(self.row, minlength=self._image.sizes["neighborhood"])
+
+    @property
+    def block(self) -> int:
+        """Cells to read at a time where all are read in order."""
+        periods, *chip = self._image.shape[1:]
+        one = 4 * int(np.prod(chip)) * (periods if self.sequence else 1)
+        return max(1, min(256, _BLOCK_BYTES // one))
+
+    def _read_all(self) -> Float32:
+        kept = np.empty(self._image.shape, np.float32)
+        step = max(1, _BLOCK_BYTES // max(4 * int(np.prod(kept.shape[1:])), 1))
+        for start in range(0, len(kept), step):
+            part = slice(start, start + step)
+            kept[part] = self._image.isel(neighborhood=part).to_numpy()
+        return kept
+
+    def __call__(self, cells: Int64) -> Chips:
+        """Read some cells, in the order given."""
+        rows, periods = self.row[cells], self.period[cells]
+        if not self.sequence:
+            return Chips(self._images(rows, periods), None)
+        images = self._images(rows, None)
+        images[~self._seen[rows]] = np.nan
+        return Chips(images, self.years[rows])
+
+    def _images(self, rows: Int64, periods: Int64 | None) -> Float32:
+        if self._kept is not None:
+            return self._kept[rows] if periods is None else self._kept[rows, periods]
+        unique, back = np.unique(rows, return_inverse=True)
+        block = self._image.isel(neighborhood=unique)
+        if periods is None:
+            return block.to_numpy().astype(np.float32, copy=False)[back]
+        wanted, place = np.unique(periods, return_inverse=True)
+        images = block.isel(period=wanted).to_numpy().astype(np.float32, copy=False)
+        return np.asarray(images[back, place])
+
+
+def read_ahead(
+    reader: ChipReader, batches: Sequence[Int64], *, readers: int
+) -> Iterator[tuple[Int64, Chips]]:
+    """Yield batches in order, read by threads up to ``readers`` batches ahead."""
+    with ThreadPoolExecutor(readers, thread_name_prefix="training-chips") as pool:
+        pending: deque[tuple[Int64, Future[Chips]]] = deque()
+        try:
+            for batch in batches:
+                pending.append((batch, pool.submit(reader, batch)))
+                if len(pending) > readers:
+                    cells, future = pending.popleft()
+                    yield cells, future.result()
+            while pending:
+                cells, future = pending.popleft()
+                yield cells, future.result()
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def to_device(
+    chips: Chips, scaling: tuple[torch.Tensor, torch.Tensor], device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """Standardise chips on a device: what a network is called with."""
+    images = torch.from_numpy(np.ascontiguousarray(chips.images)).to(device)
+    values, valid = standardise(images.flatten(0, -4), scaling)
+    if chips.years is None:
+        return values, valid
+    years = torch.from_numpy(np.ascontiguousarray(chips.years)).to(device)
+    return values.view(images.shape), valid.view(*images.shape[:2], *valid.shape[1:]), years
+
+
+def encode_cells(
+    encoder: FittedEncoder,
+    reader: ChipReader,
+    cells: Int64,
+    *,
+    device: torch.device,
+    batch_size: int,
+    readers: int,
+) -> Float32:
+    """Encode some cells in the order given; ``(cells, feature)``."""
+    batches = [cells[i : i + batch_size] for i in range(0, len(cells), batch_size)]
+    with BatchRunner(encoder, batch_size=batch_size, device=device) as runner:
+        parts = [
+            runner(chips.images, chips.years)
+            for _, chips in read_ahead(reader, batches, readers=readers)
+        ]
+    return np.concatenate(parts) if parts else np.empty((0, encoder.n_features), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Valid pixels ``(cells,)``, and mean and sum of squared deviations ``(cells, band)``."""
+
+    count: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+def moments(reader: ChipReader, *, readers: int) -> Moments:
+    """Take the moments of every cell in one pass over the cube."""
+    cells = np.arange(len(reader))
+    blocks = [cells[i : i + reader.block] for i in range(0, len(cells), reader.block)]
+    parts = []
+    for _, chips in read_ahead(reader, blocks, readers=readers):
+        images = chips.images
+        shape = images.shape
+        valid = valid_pixels(images.reshape(-1, *shape[-3:])).reshape(*shape[:-3], *shape[-2:])
+        weight = np.expand_dims(valid, -3)
+        pixels = np.where(weight, images, 0.0).astype(np.float64)
+        over = tuple(a for a in range(1, images.ndim) if a != images.ndim - 3)
+        count = valid.reshape(len(images), -1).sum(axis=1).astype(np.float64)
+        mean = pixels.sum(axis=over) / np.maximum(count, 1.0)[:, None]
+        centre = mean.reshape(len(images), *(1,) * (images.ndim - 4), -1, 1, 1)
+        parts.append((count, mean, np.where(weight, (pixels - centre) ** 2, 0.0).sum(axis=over)))
+    return Moments(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def scaling_of(known: Moments, cells: Int64, bands: tuple[str, ...]) -> Scaling:
+    """Mean and sd per band over the valid pixels of some cells.
+
+    Raises
+    ------
+    EncoderError
+        If no pixel is valid, or no band varies.
+    """
+    count, means = known.count[cells][:, None], known.mean[cells]
+    total = count.sum()
+    if total == 0:
+        raise EncoderError(
+            f"None of the {len(cells)} chips to train on has a valid pixel.",
+            cause="A pixel is valid where every band is finite.",
+            next_step="Look at cube['status'] and the failure ledger; "
+            f"drop a band that is missing everywhere (bands: {', '.join(bands)}).",
+        )
+    mean = (count * means).sum(axis=0) / total
+    spread = known.squares[cells].sum(axis=0) + (count * (means - mean) ** 2).sum(axis=0)
+    sd = np.sqrt(spread / total)
+    flat = sd <= 1e-7 * np.maximum(np.abs(mean), 1.0)
+    if flat.all():
+        raise EncoderError(
+            f"All {len(cells)} chips to train on hold one constant value.",
+            cause="There is nothing to tell one from another.",
+            next_step="Check the scenes, their nodata value and the scale factor.",
+        )
+    return Scaling(tuple(mean.tolist()), tuple(np.where(flat, 1.0, sd).tolist()))
