@@ -33,7 +33,7 @@ __all__ = [
 CONSTANT = 1e-6
 """A feature whose sd is below this share of its largest value does not vary (float32)."""
 
-TWIN = 1e-4
+TWIN = 1e-5
 """Places closer than this share of the typical distance between two places are twins."""
 
 
