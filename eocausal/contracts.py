@@ -7,7 +7,7 @@ it can stand in the middle of an expression.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -40,6 +40,7 @@ __all__ = [
     "check_cube",
     "check_effects",
     "check_embedding",
+    "check_feature_rows",
     "check_neighborhoods",
     "check_panel",
     "check_same_neighborhoods",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 NEIGHBORHOOD: Final = "neighborhood"
+_ROWS_AT_ONCE: Final = 4096
 CUBE_DIMS: Final = ("neighborhood", "period", "band", "y", "x")
 EFFECT_COLUMNS: Final = (
     "estimand",
@@ -273,16 +275,29 @@ def check_embedding(embedding: xr.DataArray) -> xr.DataArray:
                 cause="Leakage is checked against it.",
                 next_step=f"Set embedding.attrs[{name!r}] (an ISO date; '' where unknown).",
             )
-    finite = np.isfinite(np.asarray(embedding.values))
+    for start in range(0, embedding.sizes["neighborhood"], _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        check_feature_rows(embedding[rows].values, embedding.indexes["neighborhood"][rows])
+    return embedding
+
+
+def check_feature_rows(features: NDArray[np.floating[Any]], labels: pd.Index) -> None:
+    """Check that features ``(neighborhood, ..., feature)`` are all finite in a row, or all NaN.
+
+    Raises
+    ------
+    EmbeddingError
+        Names the neighborhoods (``labels``) of rows that are partly not finite.
+    """
+    finite = np.isfinite(features)
     partly = finite.any(axis=-1) & ~finite.all(axis=-1)
     if partly.any():
-        rows = embedding.indexes["neighborhood"][partly.reshape(partly.shape[0], -1).any(axis=1)]
+        rows = labels[partly.reshape(len(partly), -1).any(axis=1)]
         raise EmbeddingError(
             f"{len(rows)} rows of the embedding are partly not finite: {some(rows)}.",
             cause="A feature overflowed or was computed from missing pixels.",
             next_step="Encode again, or drop these neighborhoods.",
         )
-    return embedding
 
 
 def check_effects(effects: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

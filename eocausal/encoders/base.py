@@ -1,4 +1,4 @@
-"""From a cube to an embedding: read batch by batch, encode, label, write.
+"""From a cube to an embedding: read ahead, encode, label, write.
 
 The array core (:mod:`eocausal.encoders.core`) needs numpy and torch only and is offered here
 too; xarray is imported when a cube is encoded.
@@ -7,15 +7,15 @@ too; xarray is imported when a cube is encoded.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eocausal.contracts import check_cube, check_embedding
+from eocausal.contracts import check_cube, check_embedding, check_feature_rows
+from eocausal.encoders.chips import Chips, chips_of
 from eocausal.encoders.core import (
     BatchRunner,
     Encoder,
@@ -24,11 +24,21 @@ from eocausal.encoders.core import (
     ImageSpec,
     Progress,
     Scaling,
+    SequenceEncoder,
     embed_array,
     resolve_device,
 )
+from eocausal.encoders.dates import sequence_years
+from eocausal.encoders.embedding_store import (
+    PartialStore,
+    Skeleton,
+    check_free,
+    lazy_embedding,
+    open_embedding,
+)
+from eocausal.encoders.folding import fold_normalisation
+from eocausal.encoders.stream import Cut, encode_chunks, stream_key
 from eocausal.errors import EncoderError
-from eocausal.provenance import atomic_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,6 +48,7 @@ __all__ = [
     "FittedEncoder",
     "ImageSpec",
     "Scaling",
+    "SequenceEncoder",
     "embed_array",
     "encode",
     "fit_encoder",
@@ -49,8 +60,8 @@ __all__ = [
 _SAMPLE_STREAM = 1
 _FIT_CHIPS = 1_000
 _FIT_BYTES = 256 << 20
-_READ_BYTES = 64 << 20
-_KEPT_COORDS = ("lon", "lat", "period_start", "period_end", "last_date")
+_FIT_AT_LEAST = 16
+_OF_PERIODS = ("period_start", "period_end", "last_date")
 
 
 def image_spec(cube: xr.Dataset) -> ImageSpec:
@@ -64,12 +75,15 @@ def image_spec(cube: xr.Dataset) -> ImageSpec:
     )
 
 
-def fit_encoder(cube: xr.Dataset, encoder: Encoder, *, seed: int = 0) -> FittedEncoder:
+def fit_encoder(
+    cube: xr.Dataset, encoder: Encoder | SequenceEncoder, *, seed: int = 0
+) -> FittedEncoder:
     """Fit an encoder on a seeded sample of a cube's chips.
 
     At most 1,000 chips or 256 MiB, drawn without replacement among the chips (of all periods)
-    that have a valid pixel. Fit once and pass the result to :func:`encode` where two cubes need
-    the same features, e.g. the places of a trial and a whole country.
+    that have a valid pixel; for an encoder of sequences as much of whole sequences with a valid
+    pixel. Sixteen are drawn in any case. Fit once and pass the result to :func:`encode` where two
+    cubes need the same features, e.g. the places of a trial and a whole country.
 
     Parameters
     ----------
@@ -83,39 +97,73 @@ def fit_encoder(cube: xr.Dataset, encoder: Encoder, *, seed: int = 0) -> FittedE
     Raises
     ------
     CubeError
-        If the cube breaks its contract.
+        If the cube breaks its contract, or cannot be read.
     EncoderError
         If the cube does not suit the encoder, or no chip has a valid pixel.
     """
     spec = image_spec(check_cube(cube))
     encoder.check(spec)
-    usable = np.argwhere(np.asarray(cube["valid"].transpose("neighborhood", "period")) > 0)
+    seen = np.asarray(cube["valid"].transpose("neighborhood", "period")) > 0
+    rng = np.random.default_rng((seed, _SAMPLE_STREAM))
+    chips = chips_of(cube)
+    if isinstance(encoder, SequenceEncoder):
+        _check_periods(cube, encoder.name)
+        rows = _draw(np.argwhere(seen.any(axis=1)), chips.bytes_each, rng)[:, 0]
+        years = sequence_years(cube.isel(neighborhood=rows))
+        sequences = _read_rows(chips, rows)
+        sequences[np.isnan(years)] = np.nan
+        return encoder.fit_sequence(sequences, years, spec, seed=seed)
+    cells = _draw(np.argwhere(seen), chips.bytes_each // chips.shape[1], rng)
+    return encoder.fit(_read_cells(chips, cells), spec, seed=seed)
+
+
+def _draw(
+    usable: NDArray[np.int64], bytes_each: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw rows of ``usable``, in order, within the bounds of a fitting sample."""
     if len(usable) == 0:
         raise EncoderError(
             "No chip of the cube has a valid pixel.",
             cause="Every chip's share of valid pixels is 0.",
             next_step="Look at cube['status'] and the failure ledger of the ingestion.",
         )
-    chip_bytes = 4 * len(spec.bands) * spec.height * spec.width
-    count = min(len(usable), _FIT_CHIPS, max(16, _FIT_BYTES // chip_bytes))
-    rng = np.random.default_rng((seed, _SAMPLE_STREAM))
-    chosen = np.sort(rng.choice(len(usable), size=count, replace=False))
-    return encoder.fit(_read_chips(cube, usable[chosen]), spec, seed=seed)
+    count = min(len(usable), _FIT_CHIPS, max(_FIT_AT_LEAST, _FIT_BYTES // bytes_each))
+    return usable[np.sort(rng.choice(len(usable), size=count, replace=False))]
 
 
-def _read_chips(cube: xr.Dataset, cells: NDArray[np.int64]) -> Float32:
-    import xarray as xr
+def _read_rows(chips: Chips, rows: NDArray[np.int64]) -> Float32:
+    out = np.empty((len(rows), *chips.shape[1:]), np.float32)
+    for i, row in enumerate(rows.tolist()):
+        chips.read(row, out[i : i + 1])
+    return out
 
-    image = cube["image"].isel(
-        neighborhood=xr.DataArray(cells[:, 0], dims="chip"),
-        period=xr.DataArray(cells[:, 1], dims="chip"),
-    )
-    return image.transpose("chip", "band", "y", "x").to_numpy().astype(np.float32, copy=False)
+
+def _read_cells(chips: Chips, cells: NDArray[np.int64]) -> Float32:
+    """Read chips of one period each, holding one neighborhood at a time."""
+    out = np.empty((len(cells), *chips.shape[2:]), np.float32)
+    one = np.empty((1, *chips.shape[1:]), np.float32)
+    last = -1
+    for i, (row, period) in enumerate(cells.tolist()):
+        if row != last:
+            chips.read(row, one)
+            last = row
+        out[i] = one[0, period]
+    return out
+
+
+def _check_periods(cube: xr.Dataset, name: str) -> None:
+    if cube.sizes["period"] < 2:
+        raise EncoderError(
+            f"The cube has one period; {name} reads sequences.",
+            cause="There is no change to see in a single image.",
+            next_step="Build the cube with periods=..., e.g. period_range or dates_of, or choose "
+            "an encoder of single images.",
+        )
 
 
 def encode(
     cube: xr.Dataset,
-    encoder: Encoder | FittedEncoder,
+    encoder: Encoder | SequenceEncoder | FittedEncoder,
     *,
     out: Path | str | None = None,
     batch_size: int = 64,
@@ -123,15 +171,18 @@ def encode(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.DataArray:
-    """Turn every chip of a cube into a vector of features.
+    """Turn every chip of a cube, or every sequence of chips, into a vector of features.
 
-    The cube is read in the order of its neighborhoods, a block at a time, one block ahead of the
-    computation; it is never in memory whole. Bands are standardised with mean and sd of the
+    The cube is read in the order of its store, ahead of the computation, a few tens of MiB at a
+    time; it is never in memory whole. Bands are standardised with mean and sd of the
     fitting sample. A pixel counts as valid where every band is finite; missing pixels of a chip
     are set to 0, the band mean, and :class:`~eocausal.encoders.random_conv.RandomConv` leaves
     them out of its averages, while a CNN sees them as average ground. **The share of valid pixels
     therefore matters**: it is kept as the coordinate ``valid`` of the embedding, so that chips
     which were hardly seen can be dropped or down-weighted.
+
+    An encoder of sequences sees all periods of a neighborhood at once, with the date of each image
+    (:func:`~eocausal.encoders.dates.sequence_years`); periods that are missing stay missing.
 
     Parameters
     ----------
@@ -141,10 +192,13 @@ def encode(
         An encoder, which is fitted on a sample of this cube (:func:`fit_encoder`), or a fitted
         one, which is applied as it is.
     out
-        Zarr store to write; it appears whole or not at all. An older embedding there is replaced,
-        anything else refused.
+        Zarr store to write, a chunk at a time; it appears whole or not at all, and features are
+        not held in memory. A run that was cut off leaves ``<out>.partial``; the same call goes on
+        there and ends with the same bytes. An older embedding at ``out`` is replaced, anything
+        else refused.
     batch_size
-        Chips at a time; changes memory and speed, not results (to 1e-5).
+        Chips at a time, at most (of sequences every period counts); changes memory and speed, not
+        results (to 1e-5). On a CPU each thread has its own batch, on a GPU there are two.
     device
         ``'auto'``, ``'cpu'``, ``'cuda[:i]'`` or ``'mps'``; results agree to 1e-3, relative.
     seed
@@ -155,95 +209,125 @@ def encode(
     Returns
     -------
     xarray.DataArray
-        ``(neighborhood, feature)`` if the cube has one period, else ``(neighborhood, period,
-        feature)``; float32; NaN rows where a chip has no valid pixel. Attributes: ``encoder``,
-        ``weights_sha256``, ``bands``, ``last_image_date``.
+        ``(neighborhood, feature)`` if the cube has one period or the encoder reads sequences, else
+        ``(neighborhood, period, feature)``; float32; NaN rows where there is no valid pixel. With
+        ``out`` features are read from there when asked for. Coordinates: ``valid`` (of a sequence
+        the mean over its periods), ``date`` where the cube has it (of a sequence the latest),
+        ``lon``, ``lat``. Attributes: ``encoder``, ``weights_sha256``, ``bands``,
+        ``last_image_date``.
 
     Raises
     ------
-    CubeError, EncoderError, DeviceError
+    CubeError
+        If the cube breaks its contract, or pixels cannot be read.
+    EncoderError
+        If the cube does not suit the encoder, or ``out`` cannot be written.
+    DeviceError
+        If the device is not there, or too small for a single chip.
+    EmbeddingError
+        If a feature of a chip that was seen is not finite.
     """
-    import xarray as xr
-
     spec = image_spec(check_cube(cube))
-    if out is not None:
-        _check_free(Path(out))
+    target = None if out is None else Path(out)
+    if target is not None:
+        check_free(target)
     where = resolve_device(device)
     if isinstance(encoder, FittedEncoder):
         fitted = encoder
     else:
         fitted = fit_encoder(cube, encoder, seed=seed)
     fitted.check(spec)
-    runner = BatchRunner(fitted, batch_size=batch_size, device=where)
-    image = cube["image"].transpose("neighborhood", "period", "band", "y", "x")
-    total, periods = image.shape[:2]
-    features = np.full((total, periods, fitted.n_features), np.nan, np.float32)
-    for start, block in _read_ahead(image, _block_length(image, batch_size)):
-        chips = block.reshape(-1, *block.shape[2:])
-        stop = start + len(block)
-        features[start:stop] = runner(chips).reshape(len(block), periods, -1)
-        if progress is not None:
-            progress(stop, total)
-    valid = cube["valid"].transpose("neighborhood", "period").to_numpy()
-    features[~(valid > 0)] = np.nan
-    coords = {name: cube[name] for name in ("neighborhood", "period")}
-    coords |= {name: cube[name] for name in _KEPT_COORDS if name in cube.coords}
-    embedding = xr.DataArray(
-        features,
-        dims=("neighborhood", "period", "feature"),
-        coords={
-            **coords,
-            "feature": np.arange(fitted.n_features),
-            "valid": (("neighborhood", "period"), valid.astype(np.float32)),
-        },
-        name="embedding",
+    if fitted.sequence:
+        _check_periods(cube, fitted.name)
+    with BatchRunner(fold_normalisation(fitted), batch_size=batch_size, device=where) as runner:
+        work = _Work(cube, chips_of(cube), runner, _skeleton(cube, fitted))
+        return work.in_memory(progress) if target is None else work.on_disk(target, progress)
+
+
+class _Work:
+    """One cube, one encoder: what is to be computed, and where it goes."""
+
+    def __init__(
+        self, cube: xr.Dataset, chips: Chips, runner: BatchRunner, skeleton: Skeleton
+    ) -> None:
+        self.cube, self.chips, self.runner, self.skeleton = cube, chips, runner, skeleton
+        self.seen = cube["valid"].transpose("neighborhood", "period").to_numpy() > 0
+        self.years = sequence_years(cube) if runner.encoder.sequence else None
+        self.cut = Cut.of(chips, 4 * int(np.prod(skeleton.shape[1:])))
+
+    def in_memory(self, progress: Progress | None) -> xr.DataArray:
+        features = np.empty(self.skeleton.shape, np.float32)
+        self._run(list(self.cut.chunks()), features.__setitem__, progress)
+        return check_embedding(self.skeleton.filled(features))
+
+    def on_disk(self, out: Path, progress: Progress | None) -> xr.DataArray:
+        key = stream_key(self.cube, self.chips, self.runner, self.cut)
+        store = PartialStore(out, key, self.cut.chunk)
+        with store.claimed():
+            store.prepare(self.skeleton)
+            left = [chunk for chunk in self.cut.chunks() if not store.done(chunk[0])]
+            self._run(left, lambda rows, features: store.write(rows.start, features), progress)
+            store.finish()
+        return lazy_embedding(out)
+
+    def _run(
+        self,
+        chunks: list[tuple[int, int]],
+        keep: Callable[[slice, Float32], Any],
+        progress: Progress | None,
+    ) -> None:
+        done = self.cut.total - sum(stop - start for start, stop in chunks)
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if progress is not None:
+                progress(done, self.cut.total)
+
+        if done:
+            advance(0)
+        labels = self.cube.indexes["neighborhood"]
+        stream = encode_chunks(self.runner, self.chips, self.years, self.cut, chunks, advance)
+        for start, features in stream:
+            rows = slice(start, start + len(features))
+            if self.years is None:
+                features[~self.seen[rows]] = np.nan
+            check_feature_rows(features, labels[rows])
+            keep(rows, features.reshape(len(features), *self.skeleton.shape[1:]))
+
+
+def _skeleton(cube: xr.Dataset, fitted: FittedEncoder) -> Skeleton:
+    """Say what the embedding of a cube looks like."""
+    both = ("neighborhood", "period")
+    valid = cube["valid"].transpose(*both).astype(np.float32)
+    table = cube[["neighborhood"]].reset_coords(drop=True)
+    table = table.assign_coords({n: cube[n] for n in ("lon", "lat") if n in cube.coords})
+    date = cube["date"].transpose(*both) if "date" in cube.variables else None
+    if fitted.sequence:
+        table = table.assign_coords(valid=valid.mean("period"))
+        if date is not None:
+            table = table.assign_coords(date=date.max("period"))
+    else:
+        kept = ("period", *_OF_PERIODS)
+        table = table.assign_coords({n: cube[n] for n in kept if n in cube.coords})
+        table = table.assign_coords(valid=valid)
+        if date is not None:
+            table = table.assign_coords(date=date)
+        if cube.sizes["period"] == 1:
+            table = table.isel(period=0)
+    dims = tuple(d for d in both if d in table.dims)
+    coords = {str(n): c.variable for n, c in table.coords.items()}
+    return Skeleton(
+        dims=(*dims, "feature"),
+        shape=(*(table.sizes[d] for d in dims), fitted.n_features),
+        coords={**coords, "feature": np.arange(fitted.n_features)},
         attrs={
             "encoder": fitted.name,
             "weights_sha256": fitted.weights_sha256,
-            "bands": json.dumps(spec.bands),
+            "bands": json.dumps(fitted.spec.bands),
             "last_image_date": _last_image_date(cube),
         },
     )
-    if periods == 1:
-        embedding = embedding.isel(period=0)
-    check_embedding(embedding)
-    if out is not None:
-        _write(embedding, Path(out))
-    return embedding
-
-
-def _check_free(out: Path) -> None:
-    if out.exists() and not (out / "embedding" / "zarr.json").is_file():
-        raise EncoderError(
-            f"{out} exists and is not an embedding.",
-            cause="Writing there would delete it.",
-            next_step="Give another out=..., or remove it yourself.",
-        )
-
-
-def _block_length(image: xr.DataArray, batch_size: int) -> int:
-    """Neighborhoods to read at a time: about 64 MiB, at least a batch or as little as one."""
-    _, periods, bands, height, width = image.shape
-    one = 4 * periods * bands * height * width
-    return max(1, min(_READ_BYTES // one, max(batch_size // periods, 1) * 8))
-
-
-def _read_ahead(image: xr.DataArray, length: int) -> Iterator[tuple[int, Float32]]:
-    """Yield blocks of neighborhoods in order, reading the next while this one is used."""
-
-    def read(start: int) -> Float32:
-        block = image.isel(neighborhood=slice(start, start + length)).to_numpy()
-        return block.astype(np.float32, copy=False)
-
-    starts = range(0, image.shape[0], length)
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        pending = pool.submit(read, 0) if starts else None
-        for start in starts:
-            assert pending is not None
-            block = pending.result()
-            following = start + length
-            pending = pool.submit(read, following) if following < image.shape[0] else None
-            yield start, block
 
 
 def _last_image_date(cube: xr.Dataset) -> str:
@@ -253,40 +337,3 @@ def _last_image_date(cube: xr.Dataset) -> str:
     in_use = np.asarray((cube["valid"] > 0).any("neighborhood"))
     dates = [str(d) for d in np.atleast_1d(cube["last_date"].values)[in_use]]
     return max(dates) if dates and all(dates) else ""
-
-
-def _write(embedding: xr.DataArray, out: Path) -> None:
-    """Write a Zarr store, whole or not at all; labels as variable-length strings."""
-    labels = {n: c.astype(object) for n, c in embedding.coords.items() if c.dtype.kind == "U"}
-    with atomic_path(out) as temporary:
-        store = embedding.assign_coords(labels).to_dataset(name="embedding")
-        store.to_zarr(temporary, mode="w", consolidated=False, zarr_format=3)
-
-
-def open_embedding(path: Path | str) -> xr.DataArray:
-    """Read an embedding that :func:`encode` wrote.
-
-    Raises
-    ------
-    EncoderError
-        If there is no store, or it holds no embedding.
-    EmbeddingError
-        If the embedding breaks its contract.
-    """
-    import xarray as xr
-
-    path = Path(path)
-    if not path.is_dir():
-        raise EncoderError(
-            f"There is no embedding at {path}.",
-            cause="The folder does not exist.",
-            next_step="Make one with encode(cube, encoder, out=...).",
-        )
-    with xr.open_zarr(path, consolidated=False, chunks=None) as store:
-        if "embedding" not in store:
-            raise EncoderError(
-                f"The store {path} holds no variable 'embedding'.",
-                cause=f"It holds {', '.join(map(str, store.variables)) or 'nothing'}.",
-                next_step="Open the store that encode wrote; for a cube use open_cube.",
-            )
-        return check_embedding(store["embedding"].load())

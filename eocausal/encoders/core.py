@@ -8,16 +8,23 @@ chip whatever the batch. The labelled layer is in :mod:`eocausal.encoders.base`.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eocausal.encoders.devices import (
+    float32_convolutions,
+    lanes_of,
+    resolve_device,
+    single_threaded_pool,
+)
 from eocausal.errors import DeviceError, EncoderError
 
 __all__ = [
@@ -38,6 +45,11 @@ __all__ = [
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
+
+# More chips, or more pixels, in a batch gain nothing on a CPU and only take memory.
+_CPU_FRAMES = 32
+_CPU_PIXELS = 1 << 19
+_BATCHES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,67 +281,23 @@ class Architecture(Protocol):
         """Build the network for these bands; global random states stay as they are."""
 
 
-def resolve_device(device: str) -> torch.device:
-    """Turn ``'auto'``, ``'cpu'``, ``'cuda'``, ``'cuda:1'`` or ``'mps'`` into a device.
-
-    Raises
-    ------
-    DeviceError
-        If the device is not there, or the name is none of these.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-        raise DeviceError(
-            f"{device!r} is not a device.",
-            cause="Devices are 'auto', 'cpu', 'cuda', 'cuda:0', 'cuda:1', ... and 'mps'.",
-            next_step="Use device='auto' to take the best that is there.",
-        )
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"Device {device!r} was asked for; this machine shows "
-            f"{torch.cuda.device_count()} CUDA devices.",
-            cause="There is no such GPU, no driver, or torch was installed for the CPU only.",
-            next_step="Use device='auto' or 'cpu', or install torch for CUDA.",
-        )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(
-            "Device 'mps' was asked for; this machine has no Metal GPU that torch can use.",
-            cause="It needs an Apple GPU and a torch built for it.",
-            next_step="Use device='auto' or 'cpu'.",
-        )
-    return torch.device(device)
-
-
-def _float32_convolutions() -> AbstractContextManager[None]:
-    """Hold CUDA convolutions to float32, so that a GPU gives what a CPU gives."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags
-
-
-@contextmanager
-def _one_thread_per_operation() -> Iterator[None]:
-    """Let new threads run torch alone; the setting is the process's and is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class BatchRunner:
-    """Runs a fitted encoder on one device, batch by batch.
+    """Runs a fitted encoder on one device, several batches at once; used in a ``with`` block.
 
-    On a CPU as many threads as ``torch.get_num_threads()`` says share a batch, each with its own
-    chips: threads that share every operation wait for each other hundreds of times a batch,
-    which is ruinous where other programs use the same cores.
-    Where a GPU runs out of memory the batch is halved, for this and all later calls.
+    On a CPU as many threads as ``torch.get_num_threads()`` says take batches in turn, each alone:
+    threads that share every operation wait for each other hundreds of times a batch, which is
+    ruinous where other programs use the same cores. How batches are cut does not depend on the
+    number of threads. Where a GPU runs out of memory the batch is halved, for this and all later
+    calls.
+
+    Parameters
+    ----------
+    encoder
+        What to run.
+    batch_size
+        Chips at a time, at most; of sequences every period counts.
+    device
+        Where.
     """
 
     def __init__(self, encoder: FittedEncoder, *, batch_size: int, device: torch.device) -> None:
@@ -345,62 +313,114 @@ class BatchRunner:
         self.batch_size = batch_size
         self.network = encoder.network if on_cpu else copy.deepcopy(encoder.network).to(device)
         self._scaling = encoder.scaling.tensors(device)
+        self.lanes = lanes_of(device)
+        self._lane = threading.local()
+
+    def __enter__(self) -> Self:
+        self._held = ExitStack()
+        self._pool = single_threaded_pool(self.lanes)
+        self._held.callback(self._pool.shutdown, cancel_futures=True)
+        if self.device.type == "cuda":
+            self._held.enter_context(float32_convolutions())
+            torch.cuda.synchronize(self.device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def __call__(self, images: Float32, years: Float32 | None = None) -> Float32:
         """Encode chips ``(n, [period,] band, y, x)``; NaN rows where no pixel is valid.
 
         ``years`` ``(n, period)`` goes with sequences only.
         """
+        return self.submit(images, years)()
+
+    def submit(self, images: Float32, years: Float32 | None = None) -> Callable[[], Float32]:
+        """Begin to encode; what is returned waits for the features when called.
+
+        ``images`` must not change until then.
+        """
         features = np.empty((len(images), self.encoder.n_features), np.float32)
+        size = self.items(images.shape[1:])
+        jobs: list[Future[None]] = []
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            dates = None if years is None else years[part]
+            jobs.append(self._pool.submit(self._encode, images[part], dates, features[part]))
+
+        def result() -> Float32:
+            try:
+                for job in jobs:
+                    job.result()
+            finally:
+                for job in jobs:
+                    job.cancel()
+            return features
+
+        return result
+
+    def items(self, shape: tuple[int, ...]) -> int:
+        """How many items ``([period,] band, y, x)`` make a batch."""
+        frames = shape[0] if self.encoder.sequence else 1
+        most = max(1, self.batch_size // frames)
+        if self.device.type != "cpu":
+            return most
+        pixels = frames * shape[-1] * shape[-2]
+        return max(1, min(most, _CPU_FRAMES // frames, _CPU_PIXELS // pixels))
+
+    def _encode(self, images: Float32, years: Float32 | None, features: Float32) -> None:
         start = 0
         while start < len(images):
-            stop = min(start + self.batch_size, len(images))
+            stop = min(start + self.items(images.shape[1:]), len(images))
             dates = None if years is None else years[start:stop]
             try:
-                features[start:stop] = self._forward(images[start:stop], dates)
+                features[start:stop] = self._features(images[start:stop], dates)
             except torch.OutOfMemoryError as error:
-                self._halve(stop - start, error)
+                self._halve(images[start:stop], error)
                 continue
             start = stop
-        return features
 
-    def _halve(self, size: int, error: torch.OutOfMemoryError) -> None:
-        if size == 1:
+    def _halve(self, images: Float32, error: torch.OutOfMemoryError) -> None:
+        if len(images) == 1:
+            what = "sequence" if self.encoder.sequence else "chip"
             raise DeviceError(
-                f"{self.device} ran out of memory on a single chip.",
+                f"{self.device} ran out of memory on a single {what}.",
                 cause=str(error).split(". ")[0] + ".",
                 next_step="Free memory on the device, use device='cpu', or smaller chips.",
             ) from error
-        self.batch_size = size // 2
+        frames = images.shape[1] if self.encoder.sequence else 1
+        self.batch_size = min(self.batch_size, len(images) // 2 * frames)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, images: Float32, years: Float32 | None) -> Float32:
-        if self.device.type != "cpu":
-            with _float32_convolutions():
-                return self._features(images, years)
-        workers = min(torch.get_num_threads(), len(images))
-        if workers == 1:
-            return self._features(images, years)
-        parts = np.array_split(images, workers)
-        dates = [None] * workers if years is None else np.array_split(years, workers)
-        with _one_thread_per_operation(), ThreadPoolExecutor(workers) as pool:
-            return np.concatenate(list(pool.map(self._features, parts, dates)))
-
     def _features(self, images: Float32, years: Float32 | None) -> Float32:
-        batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).to(self.device)
-        frames = batch.flatten(0, -4)
-        with torch.inference_mode():
-            values, valid = standardise(frames, self._scaling)
+        with torch.inference_mode(), self._own_stream():
+            batch = self._to_device(images)
+            values, valid = standardise(batch.flatten(0, -4), self._scaling)
             if years is None:
                 features: torch.Tensor = self.network(values, valid)
             else:
-                dates = torch.from_numpy(np.ascontiguousarray(years, np.float32)).to(self.device)
                 valid = valid.view(*batch.shape[:2], *valid.shape[1:])
-                features = self.network(values.view(batch.shape), valid, dates)
+                features = self.network(values.view(batch.shape), valid, self._to_device(years))
             empty = ~valid.flatten(1).any(dim=1)
             features = torch.where(empty[:, None], torch.nan, features)
             return np.asarray(features.float().cpu().numpy())
+
+    def _to_device(self, values: Float32) -> torch.Tensor:
+        """Copy to the device; from page-locked memory without waiting."""
+        host = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        return host.to(self.device, non_blocking=self.device.type == "cuda")
+
+    @contextmanager
+    def _own_stream(self) -> Iterator[None]:
+        """Let each thread have its own queue on a GPU, so that copies and sums overlap."""
+        if self.device.type != "cuda":
+            yield
+            return
+        if not hasattr(self._lane, "stream"):
+            self._lane.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._lane.stream):
+            yield
 
 
 def _check_array(encoder: FittedEncoder, images: Float32, years: Float32 | None) -> None:
@@ -441,7 +461,8 @@ def embed_array(
     years
         For sequences only: ``(n, period)`` decimal years since 2000, NaN where a period is missing.
     batch_size
-        Chips at a time; changes memory and speed, not results (to 1e-5).
+        Chips at a time, at most (of sequences every period counts); changes memory and speed, not
+        results (to 1e-5).
     device
         ``'auto'``, ``'cpu'``, ``'cuda[:i]'`` or ``'mps'``.
     progress
@@ -462,11 +483,12 @@ def embed_array(
         ImageSpec(encoder.spec.bands, "", 0.0, *images.shape[-2:]),
         encoder.minimum_pixels,
     )
-    runner = BatchRunner(encoder, batch_size=batch_size, device=resolve_device(device))
-    parts = []
-    for start in range(0, len(images), batch_size):
-        stop = start + batch_size
-        parts.append(runner(images[start:stop], None if years is None else years[start:stop]))
-        if progress is not None:
-            progress(min(start + batch_size, len(images)), len(images))
-    return np.concatenate(parts) if parts else np.empty((0, encoder.n_features), np.float32)
+    features = np.empty((len(images), encoder.n_features), np.float32)
+    with BatchRunner(encoder, batch_size=batch_size, device=resolve_device(device)) as runner:
+        step = _BATCHES_AT_ONCE * runner.lanes * runner.items(images.shape[1:])
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
+            features[part] = runner(images[part], None if years is None else years[part])
+            if progress is not None:
+                progress(min(start + step, len(images)), len(images))
+    return features

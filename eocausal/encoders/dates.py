@@ -1,0 +1,70 @@
+"""When images were taken, as encoders of sequences are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eocausal.encoders.core import Float32
+from eocausal.errors import EncoderError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["sequence_years"]
+
+_ORIGIN = np.datetime64("2000-01-01", "D")
+_DAYS_PER_YEAR = 365.25
+
+
+def sequence_years(cube: xr.Dataset) -> Float32:
+    """Decimal years since 2000 of each chip: the cube's ``date``, else the middle of the period.
+
+    A year is 365.25 days. The middle of ``period_start`` to ``period_end`` stands in where the
+    images of a chip have no date of their own.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(neighborhood, period)`` float32; NaN where a chip has no valid pixel.
+
+    Raises
+    ------
+    EncoderError
+        If a chip is seen and nothing says when.
+    """
+    dims = ("neighborhood", "period")
+    seen = cube["valid"].transpose(*dims).to_numpy() > 0
+    years = np.full(seen.shape, np.nan)
+    if "date" in cube.variables:
+        years[...] = _years(cube["date"].transpose(*dims).to_numpy())
+    years = np.where(np.isnan(years), _middles(cube), years)
+    years[~seen] = np.nan
+    undated = (seen & np.isnan(years)).any(axis=0)
+    if undated.any():
+        labels = cube.indexes["period"][undated]
+        raise EncoderError(
+            f"Nothing says when the images of {', '.join(map(str, labels[:5]))} were taken.",
+            cause="An encoder of sequences has to know how far apart images are; the cube has "
+            "neither 'date' nor 'period_start' and 'period_end' for them.",
+            next_step="Give the scenes dates, or choose an encoder of single images.",
+        )
+    return years.astype(np.float32)
+
+
+def _years(dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    return np.asarray((dates - _ORIGIN) / np.timedelta64(1, "D") / _DAYS_PER_YEAR, np.float64)
+
+
+def _middles(cube: xr.Dataset) -> NDArray[np.float64]:
+    """Middle of each period, NaN where it has no beginning or end."""
+    if not {"period_start", "period_end"} <= set(cube.variables):
+        return np.full(cube.sizes["period"], np.nan)
+    ends = [
+        [np.datetime64(str(value) or "NaT", "D") for value in np.atleast_1d(cube[name].values)]
+        for name in ("period_start", "period_end")
+    ]
+    middles: NDArray[np.float64] = _years(np.array(ends, "datetime64[D]")).mean(axis=0)
+    return middles
