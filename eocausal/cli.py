@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eocausal.ingest.schedule import Scheduler
+    from eocausal.studies.ingest import IngestResult
     from eocausal.studies.progress import Reporter
     from eocausal.studies.run import RunResult
 
@@ -187,12 +188,25 @@ def ingest(
         result = run_ingestion(
             study, out, scheduler=_scheduler(scheduler), lock=lock, reporter=reporter
         )
-    if as_json:
-        _print_json(result.record())
-        return
-    if not result.ran:
-        typer.echo("Nothing to do: every output is up to date.")
-    typer.echo("\n".join([f"{result.folder}:", *(f"  {fact}." for fact in result.facts)]))
+    _print_ingested(result, as_json=as_json)
+
+
+@app.command()
+@_guarded
+def encode(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="Folder for cube and embedding.")] = Path("run"),
+    scheduler: SchedulerOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build a study's cube, turn its chips into features, and show what these can tell."""
+    from eocausal.studies.ingest import run_ingestion
+
+    with _reporter() as reporter:
+        result = run_ingestion(
+            study, out, scheduler=_scheduler(scheduler), encode=True, reporter=reporter
+        )
+    _print_ingested(result, as_json=as_json)
 
 
 @app.command()
@@ -354,6 +368,15 @@ def _reporter() -> Iterator[Reporter]:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _print_ingested(result: IngestResult, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(result.record())
+        return
+    if not result.ran:
+        typer.echo("Nothing to do: every output is up to date.")
+    typer.echo("\n".join([f"{result.folder}:", *(f"  {fact}." for fact in result.facts)]))
 
 
 def _print_run(result: RunResult, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
 
-__all__ = ["CheckLike", "ReportContent"]
+__all__ = ["CheckLike", "Gallery", "Picture", "ReportContent"]
 
 
 class CheckLike(Protocol):
@@ -43,6 +43,24 @@ class CheckLike(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A drawn picture (PNG), and what it shows in plain words."""
+
+    name: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gallery:
+    """Pictures of one subject: a title, words under it, pictures."""
+
+    title: str
+    words: str
+    pictures: Sequence[Picture]
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ReportContent:
     """Everything a report shows.
@@ -69,6 +87,8 @@ class ReportContent:
         How well image features tell the arms apart: ``folds, auc, ci_low, ci_high, used, why``.
     truth
         For simulated worlds: ``neighborhood, estimate, ci_low, ci_high, truth``.
+    galleries
+        Pictures that were drawn before, by subject.
     data
         Facts about the data, as pairs of label and value.
     failures
@@ -91,6 +111,7 @@ class ReportContent:
     heterogeneity_text: str = ""
     treatment_auc: pd.DataFrame | None = None
     truth: pd.DataFrame | None = None
+    galleries: Sequence[Gallery] = ()
     data: Sequence[tuple[str, str]] = ()
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     provenance: Mapping[str, Any] = field(default_factory=dict)

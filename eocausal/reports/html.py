@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eocausal.provenance import atomic_path
-from eocausal.reports.content import CheckLike, ReportContent
+from eocausal.reports.content import CheckLike, Gallery, ReportContent
 from eocausal.reports.figures import report_figures, save_figures
 from eocausal.reports.plots import effect_records, to_png, to_svg
 from eocausal.reports.tables import (
@@ -102,6 +102,7 @@ def render_report(content: ReportContent) -> str:
         heterogeneity=_heterogeneity_view(content),
         auc=_auc_view(content.treatment_auc),
         truth=None if content.truth is None else {"words": truth_in_words(content.truth)},
+        galleries=[_gallery_view(gallery) for gallery in content.galleries],
         checks=[_check_view(check) for check in content.checks],
         failures=failures_table(content.failures),
         failure_count=len(content.failures),
@@ -203,8 +204,20 @@ def _images(content: ReportContent) -> dict[str, str]:
             kind, data = "image/png", to_png(figure, dpi=110)
         else:
             kind, data = "image/svg+xml", to_svg(figure)
-        images[name] = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+        images[name] = _data_address(kind, data)
     return images
+
+
+def _gallery_view(gallery: Gallery) -> dict[str, Any]:
+    pictures = [
+        {"source": _data_address("image/png", picture.png), "caption": picture.caption}
+        for picture in gallery.pictures
+    ]
+    return {"title": gallery.title, "words": gallery.words, "pictures": pictures}
+
+
+def _data_address(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _heterogeneity_view(content: ReportContent) -> dict[str, Any] | None:

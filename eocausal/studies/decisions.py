@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eocausal.designs import Trial
 from eocausal.estimators.inference import HC2, Clustered, Conley
-from eocausal.studies.schema import BasisChoice, EncoderChoice, Study, VcovChoice
+from eocausal.studies.schema import BasisChoice, Study, VcovChoice
 from eocausal.studies.schema_base import Choice, Section
 from eocausal.studies.schema_imagery import CompositeChoice, MaskChoice, StatisticChoice
 
 if TYPE_CHECKING:
     from eocausal.effects import VarianceRule
-    from eocausal.encoders.core import Encoder
     from eocausal.estimators.bases import ForestBasis, RidgeBasis
     from eocausal.ingest.composites import Composite
     from eocausal.ingest.masks import Mask
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "basis_of",
     "composite_of",
-    "encoder_of",
     "masks_of",
     "resampling_of",
     "statistics_of",
@@ -63,29 +60,6 @@ def basis_of(choice: BasisChoice) -> RidgeBasis | ForestBasis:
     if choice.forest is not None:
         return ForestBasis(**choice.forest.model_dump())
     return RidgeBasis(**(choice.ridge.model_dump() if choice.ridge is not None else {}))
-
-
-def encoder_of(choice: EncoderChoice, root: Path) -> Encoder:
-    """Return the encoder; a card or weights given as a path are looked for under ``root``.
-
-    Raises
-    ------
-    EncoderError, ModelCardError, WeightsError
-    """
-    if choice.model is not None:
-        from eocausal.encoders.registry import load_encoder
-
-        card, weights = choice.model.card, choice.model.weights
-        return load_encoder(
-            root / card if "/" in card else card, root / weights if weights else None
-        )
-    from eocausal.encoders.random_conv import GaussianPatches, RandomConv, SampledPatches
-
-    section = choice.random_conv
-    assert section is not None
-    patches = SampledPatches() if section.patches == "sampled" else GaussianPatches()
-    patch = section.patch[0] if len(section.patch) == 1 else section.patch
-    return RandomConv(features=section.features, patch=patch, patches=patches)
 
 
 def resampling_of(name: str) -> Resampling:

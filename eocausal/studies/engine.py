@@ -62,7 +62,7 @@ def resolved(study: Ingestion) -> dict[str, Any]:
     """Return a study as plain values with every default written out; it reads back as equal."""
     plain = study.model_dump(mode="json", exclude_none=True, by_alias=True)
     if "estimate" in plain:
-        for name in ("heterogeneity", "map"):
+        for name in ("heterogeneity", "map", "salience"):
             plain["estimate"].setdefault(name, False)
     return plain
 

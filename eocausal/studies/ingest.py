@@ -11,14 +11,16 @@ import numpy as np
 from eocausal.contracts import ChipStatus
 from eocausal.errors import StudyError
 from eocausal.provenance import FailureLedger
+from eocausal.studies.embed import embedding_stages, read_description
+from eocausal.studies.encoders import card_hashes
 from eocausal.studies.engine import Stage, execute, remove_stale, resolved, run_folder
 from eocausal.studies.ingest_stages import INGESTED, ingest_stages, sections_of, write_study
 from eocausal.studies.inputs import source_of
-from eocausal.studies.load import IngestFile, line_of, read_ingestion
+from eocausal.studies.load import IngestFile, StudyFile, line_of, read_ingestion
 from eocausal.studies.plan import input_sizes, plan_chips
 from eocausal.studies.progress import Advance, Quiet, Reporter
 from eocausal.studies.validate import inspect
-from eocausal.studies.workspace import IngestSpace
+from eocausal.studies.workspace import IngestSpace, Workspace
 
 if TYPE_CHECKING:
     from eocausal.ingest.plan import CubePlan
@@ -96,12 +98,14 @@ def run_ingestion(
     *,
     scheduler: Scheduler | None = None,
     lock: str | None = None,
+    encode: bool = False,
     reporter: Reporter | None = None,
 ) -> IngestResult:
     """Find the scenes of a study, cut its chips and summarize its panel, into a folder.
 
-    What is there already is not done again, and a build that was killed goes on where it was. A
-    run of the whole study in the same folder uses what is there.
+    With ``encode`` its chips become features too (``embedding.zarr``), with pictures of what they
+    tell (``embedding/``). What is there already is not done again, and a build that was killed
+    goes on where it was. A run of the whole study in the same folder uses what is there.
 
     Parameters
     ----------
@@ -114,22 +118,56 @@ def run_ingestion(
         Who reads images, instead of ``data.scheduler``; the results do not depend on it.
     lock
         File that a search is written to, or read from if it is there, instead of the study's.
+    encode
+        Whether to encode the chips as well.
     reporter
         Told of every stage.
 
     Raises
     ------
+    StudyError
+        If chips are to be encoded and the study names no imagery or no encoder.
     EocausalError
         Of the stage that could not be done; what earlier stages left is kept.
     """
     file = _with_lock(read_ingestion(path), lock)
-    stages = [*ingest_stages(file.study), _last(file)]
+    stages: list[Stage[Any]] = [*ingest_stages(file.study)]
+    if encode:
+        stages += _encoding(file)
+    stages.append(_last(file))
     with run_folder(out) as folder:
-        space = IngestSpace(file, folder, scheduler)
-        done = execute(stages, space, reporter or Quiet())
+        whole = isinstance(file, StudyFile)
+        space = (Workspace if whole else IngestSpace)(file, folder, scheduler)
+        cards = card_hashes(file.study.data.encoder, file.root)
+        done = execute(stages, space, reporter or Quiet(), {"encoder": cards})
         remove_stale(folder, INGESTED, space.hashes)
         done.write_provenance(space)
-        return IngestResult(folder, tuple(done.ran), tuple(_facts(space)))
+        facts = [*_facts(space), *(_told(space) if encode else [])]
+        return IngestResult(folder, tuple(done.ran), tuple(facts))
+
+
+def _encoding(file: IngestFile) -> list[Stage[Any]]:
+    stages = embedding_stages(file.study)
+    if not stages or file.study.data.imagery is None:
+        raise StudyError(
+            f"The study {file.path} names no {'encoder' if not stages else 'imagery'}.",
+            cause="Features are made of chips by an encoder.",
+            next_step="Add data.imagery and data.encoder, e.g. encoder: random_conv.",
+        )
+    return stages
+
+
+def _told(space: IngestSpace) -> list[str]:
+    """Say what the embedding is, and what it can tell."""
+    embedding = space.embedding
+    shape = " x ".join(f"{size:,} {name}s" for name, size in embedding.sizes.items())
+    check, found = read_description(space.folder)
+    names = ", ".join(f"{picture.name}.png" for picture in found)
+    return [
+        f"embedding.zarr: {shape}, by {embedding.attrs['encoder']}",
+        f"embedding/: {names}",
+        f"{check.verdict.upper()} {check.name}: {check.claim} {check.detail}".rstrip(" ."),
+    ]
 
 
 def _with_lock(file: IngestFile, lock: str | None) -> IngestFile:

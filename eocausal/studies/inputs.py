@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eocausal.errors import EmptyInputError, SceneError, StudyError
 from eocausal.provenance import hash_file, hash_json, write_json
+from eocausal.studies.encoders import cards_of
 from eocausal.studies.load import IngestFile
 from eocausal.studies.schema import PlacesData, Study
 from eocausal.studies.schema_imagery import SourceSection
@@ -125,9 +126,7 @@ def input_files(file: IngestFile) -> dict[str, list[Path]]:
         named = {"units": study.data.units.file, **named}
         if study.report.truth is not None:
             named["truth"] = study.report.truth
-        model = study.data.encoder.model
-        if model is not None and model.weights is not None:
-            named["weights"] = model.weights
+    named |= weights_of(study.data)
     groups: dict[str, list[Path]] = {}
     for what, name in named.items():
         path = file.root / name
@@ -145,12 +144,21 @@ def input_files(file: IngestFile) -> dict[str, list[Path]]:
     return groups
 
 
+def weights_of(data: PlacesData) -> dict[str, str]:
+    """Return the names of the weights files of an encoder's model cards."""
+    if data.encoder is None:
+        return {}
+    files = [c.weights for c in cards_of(data.encoder) if c.weights is not None]
+    return {f"weights {k}": name for k, name in enumerate(files, start=1)}
+
+
 def roots_of(file: IngestFile) -> dict[str, Path]:
     """Return the folder that each group of input files is named within."""
     data = file.study.data
     sections = {"imagery": data.imagery, "panel": data.panel}
     own = {what: Path(s.root) for what, s in sections.items() if s is not None}
-    return {**dict.fromkeys(("units", "neighborhoods", "truth", "weights"), file.root), **own}
+    named = ("units", "neighborhoods", "truth", *weights_of(file.study.data))
+    return {**dict.fromkeys(named, file.root), **own}
 
 
 def _source_files(file: IngestFile, source: SourceSection) -> list[Path]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eocausal.checks.base import CheckResult, Verdict
+from eocausal.checks.base import CheckResult
 from eocausal.contracts import ChipStatus
 from eocausal.errors import StudyError
 from eocausal.provenance import FailureLedger, atomic_path, versions
+from eocausal.studies.embed import check_result, read_description
 from eocausal.studies.workspace import Workspace
 
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
-    from eocausal.reports.content import ReportContent
+    from eocausal.reports.content import Gallery, ReportContent
 
 __all__ = ["read_checks", "read_truth", "report", "report_content"]
 
@@ -40,13 +41,7 @@ def report(space: Workspace, progress: Callable[[int, int], None]) -> list[str]:
 def read_checks(folder: Path) -> list[CheckResult]:
     """Read the checks' results from a run folder."""
     rows = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
-    return [
-        CheckResult(
-            r["name"], Verdict(r["verdict"]), r["claim"], r["detail"],
-            pd.DataFrame(r["table"]), r["values"],
-        )
-        for r in rows
-    ]  # fmt: skip
+    return [check_result(r) for r in rows]
 
 
 def report_content(space: Workspace) -> ReportContent:
@@ -75,6 +70,7 @@ def report_content(space: Workspace) -> ReportContent:
         heterogeneity=splits,
         treatment_auc=pd.DataFrame(ranking["auc"]) if ranking else None,
         truth=_truth(space, effect_map),
+        galleries=_galleries(space),
         data=_facts(space),
         failures=FailureLedger.read(space.folder / "failures.parquet").to_frame(),
         provenance={
@@ -86,6 +82,15 @@ def report_content(space: Workspace) -> ReportContent:
         outcome=outcome,
         unit=section.unit or "",
     )
+
+
+def _galleries(space: Workspace) -> list[Gallery]:
+    """Return the pictures of the embedding."""
+    from eocausal.reports.content import Gallery
+
+    check, pictures = read_description(space.folder)
+    words = f"{check.claim} {check.detail}".strip()
+    return [Gallery("What the images show, as the encoder sees it", words, pictures)]
 
 
 def _read_map(space: Workspace) -> EffectMap | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eocausal.checks.base import CheckResult, Verdict, worst
-from eocausal.provenance import hash_json
+from eocausal.studies.encoders import card_hashes
 from eocausal.studies.engine import execute, remove_stale, run_folder
-from eocausal.studies.load import StudyFile, read_study
+from eocausal.studies.load import read_study
 from eocausal.studies.progress import Quiet, Reporter
 from eocausal.studies.stages import OUTPUTS, stages_of
 from eocausal.studies.workspace import Workspace
@@ -87,7 +87,10 @@ def run_study(
     with run_folder(out) as folder:
         space = Workspace(file, folder, scheduler)
         done = execute(
-            stages_of(file.study), space, reporter or Quiet(), {"encoder": _encoder_hash(file)}
+            stages_of(file.study),
+            space,
+            reporter or Quiet(),
+            {"encoder": card_hashes(file.study.data.encoder, file.root)},
         )
         remove_stale(folder, OUTPUTS, space.hashes)
         done.write_provenance(space)
@@ -96,14 +99,3 @@ def run_study(
             folder, tuple(done.ran), tuple(records), tuple(read_checks(folder)),
             space.kept("claim.json"),
         )  # fmt: skip
-
-
-def _encoder_hash(file: StudyFile) -> str:
-    """Hash a model card and its weights; what a study says of other encoders is in its keys."""
-    model = file.study.data.encoder.model
-    if model is None:
-        return ""
-    from eocausal.encoders.cards import load_card
-
-    card = load_card(file.root / model.card if "/" in model.card else model.card)
-    return hash_json(card.model_dump(mode="json"))

@@ -16,10 +16,15 @@ from eocausal.studies.schema_base import (
     NoOptions,
     OneOrMore,
     Section,
-    Sizes,
     Text,
     several,
     switch,
+)
+from eocausal.studies.schema_encoder import (
+    EmbeddingSection,
+    EncoderChoice,
+    RandomConvSection,
+    SalienceSection,
 )
 from eocausal.studies.schema_imagery import ImagerySection, PanelSection
 
@@ -28,7 +33,6 @@ __all__ = [
     "CheckChoice",
     "DataSection",
     "DesignSection",
-    "EncoderChoice",
     "EstimateSection",
     "Ingestion",
     "PlacesData",
@@ -65,28 +69,6 @@ class NeighborhoodsSection(Section):
     layer: Text | None = None
 
 
-class RandomConvSection(Section):
-    """Random convolutional features."""
-
-    features: PositiveInt = 512
-    patch: Sizes = (3,)
-    patches: Literal["sampled", "gaussian"] = "sampled"
-
-
-class CardSection(Section):
-    """An encoder by its model card."""
-
-    card: Text = Field(description="Name of a shipped card, or folder/ with one.")
-    weights: Text | None = Field(default=None, description="File, where the card names one.")
-
-
-class EncoderChoice(Choice):
-    """How a chip becomes features."""
-
-    random_conv: RandomConvSection | None = None
-    model: CardSection | None = None
-
-
 class PlacesData(Section):
     """What is read of places; files are relative to ``root``, and ``root`` to the study file."""
 
@@ -94,6 +76,7 @@ class PlacesData(Section):
     neighborhoods: NeighborhoodsSection
     imagery: ImagerySection | None = None
     panel: PanelSection | None = None
+    encoder: EncoderChoice | None = Field(default=None, description="How chips become features.")
     scheduler: Text = Field(
         default="threads",
         description="Who reads images: threads, threads:4, processes:4, or tcp://HOST:PORT of a "
@@ -231,6 +214,10 @@ class EstimateSection(Section):
         MapSection | None,
         BeforeValidator(switch, json_schema_input_type=bool | MapSection | None),
     ] = MapSection()
+    salience: Annotated[
+        SalienceSection | None,
+        BeforeValidator(switch, json_schema_input_type=bool | SalienceSection | None),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -295,6 +282,7 @@ class Ingestion(Section):
     study: Text
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     data: PlacesData
+    embedding: EmbeddingSection = EmbeddingSection()
 
     @property
     def title(self) -> str:

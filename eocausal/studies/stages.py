@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from eocausal.effects import EffectEstimate, Status
 from eocausal.folds import GroupFolds, RandomFolds
 from eocausal.ingest.times import ALL
 from eocausal.provenance import FailureLedger, write_json
-from eocausal.studies.decisions import encoder_of, variances_of
+from eocausal.studies.decisions import variances_of
+from eocausal.studies.embed import EMBEDDED, check_record, embedding_stages, read_description
 from eocausal.studies.engine import Stage, resolved, scope
 from eocausal.studies.ingest_stages import INGESTED, ingest_stages, write_study
 from eocausal.studies.progress import Advance
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["OUTPUTS", "leakage_alpha", "stages_of"]
 
 OUTPUTS = (
-    *INGESTED, "study.yaml", "embedding.zarr", "effects.parquet", "effects.gpkg", "effects.tif",
-    "estimates.json", "estimates.csv", "checks.json", "figures", "report.html",
+    *INGESTED, *EMBEDDED, "study.yaml", "effects.parquet", "effects.gpkg", "effects.tif",
+    "salience", "estimates.json", "estimates.csv", "checks.json", "figures", "report.html",
     "failures.parquet",
 )  # fmt: skip
 
@@ -69,20 +69,6 @@ def leakage_alpha(study: Study) -> float:
     """Return the level of the leak check."""
     chosen = next((c.leakage for c in study.checks if c.leakage is not None), None)
     return chosen.alpha if chosen is not None else 1e-6
-
-
-def embed(space: Workspace, progress: Advance) -> list[str]:
-    """Turn chips into features."""
-    from eocausal.checks.leakage import refuse_embedding_leak
-    from eocausal.encoders.base import encode
-
-    encoder = encoder_of(space.study.data.encoder, space.file.root)
-    embedding = encode(
-        space.cube, encoder, seed=space.study.seed, progress=progress,
-        out=space.folder / "embedding.zarr",
-    )  # fmt: skip
-    refuse_embedding_leak(embedding, space.trial)
-    return ["embedding.zarr"]
 
 
 def average(space: Workspace, progress: Advance) -> list[str]:
@@ -198,15 +184,9 @@ def run_checks(space: Workspace, progress: Advance) -> list[str]:
     for i, choice in enumerate(chosen):
         results.append(_check(choice, space))
         progress(i + 1, len(chosen))
-    table = [{**r.record(), "table": _rows(r.table)} for r in results]
-    write_json(space.folder / "checks.json", table)
+    results.append(read_description(space.folder)[0])
+    write_json(space.folder / "checks.json", [check_record(r) for r in results])
     return ["checks.json"]
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    numbered = isinstance(table.index, pd.RangeIndex)
-    plain = table if numbered else table.rename_axis(str(table.index.name or "item")).reset_index()
-    return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
 
 
 def _check(choice: CheckChoice, space: Workspace) -> CheckResult:
@@ -269,8 +249,7 @@ def stages_of(study: Study) -> list[Stage[Workspace]]:
         Stage("inputs", "Check inputs", scope("data", "design", "estimate", "checks"),
               ("units", "neighborhoods", "scenes"), check_inputs),
         *ingested,
-        Stage("embedding", "Encode chips", scope("data.encoder", "seed", "design.trial.start"),
-              ("cube", "encoder"), embed, one_thread=False),
+        *embedding_stages(study),
         Stage("average", "Average effect", scope(*_TABLES), tables, average),
     ]  # fmt: skip
     if study.estimate.heterogeneity is not None:
@@ -280,7 +259,7 @@ def stages_of(study: Study) -> list[Stage[Workspace]]:
         ]
     stages.append(
         Stage("checks", "Checks", scope("checks", *_TABLES, "seed"),
-              (*tables, "embedding"), run_checks)
+              (*tables, "embedding", "description"), run_checks)
     )  # fmt: skip
     before = tuple(s.name for s in stages)
     stages.append(Stage("results", "Collect results", resolved, before, collect))

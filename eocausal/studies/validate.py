@@ -15,11 +15,11 @@ from eocausal.ingest.times import ALL, parse_period
 from eocausal.studies.assemble import complete_covariates, link, read_places, read_units
 from eocausal.studies.decisions import (
     composite_of,
-    encoder_of,
     masks_of,
     statistics_of,
     trial_of,
 )
+from eocausal.studies.encoders import check_encoder
 from eocausal.studies.inputs import source_of
 from eocausal.studies.load import IngestFile, Location, StudyFile, line_of, read_ingestion
 from eocausal.studies.scenes import find_scenes, harmonized, periods_of, refuse_late_scenes
@@ -126,6 +126,8 @@ def inspect(file: IngestFile) -> Validation:
         if places is not None:
             found.facts.append(f"{len(places):,} neighborhoods")
         _look_at_sources(found)
+    data = found.file.study.data
+    found.attempt(("data", "encoder"), lambda: check_encoder(data, found.file.root))
     return found
 
 
@@ -133,7 +135,6 @@ def _look_at_study(found: Validation, file: StudyFile) -> None:
     study = file.study
     found.units = found.attempt(("data", "units"), lambda: read_units(study))
     found.places = found.attempt(("data", "neighborhoods"), lambda: read_places(study))
-    found.attempt(("data", "encoder"), lambda: encoder_of(study.data.encoder, file.root))
     if found.units is not None:
         _look_at_columns(found, found.units)
     if found.units is not None and found.places is not None:

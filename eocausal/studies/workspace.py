@@ -92,6 +92,13 @@ class IngestSpace:
 
         return open_cube(self.folder / "cube.zarr")
 
+    @cached_property
+    def embedding(self) -> xr.DataArray:
+        """The finished embedding."""
+        from eocausal.encoders.base import open_embedding
+
+        return open_embedding(self.folder / "embedding.zarr")
+
     def part(self, name: str) -> Path:
         """Return the path of an intermediate result."""
         return self.folder / ".stages" / "parts" / name
@@ -132,13 +139,6 @@ class Workspace(IngestSpace):
     def places(self) -> gpd.GeoDataFrame:
         """Every place, in the trial or not."""
         return self.tables.places
-
-    @cached_property
-    def embedding(self) -> xr.DataArray:
-        """The finished embedding."""
-        from eocausal.encoders.base import open_embedding
-
-        return open_embedding(self.folder / "embedding.zarr")
 
     @cached_property
     def learner(self) -> EffectLearner:

@@ -85,14 +85,15 @@ def test_all_problems_are_listed_at_once_with_line_closest_and_allowed(tmp_path)
     text = text.replace("[hc2, clustered", "[hc3, clustered")
     found = problems(tmp_path, text)
     assert found == [
-        "line 2: sede: unknown key; closest: seed; allowed: study, seed, data, design, estimate, "
-        "checks, report",
+        "line 2: sede: unknown key; closest: seed; allowed: study, seed, data, embedding, design, "
+        "estimate, checks, report",
         "line 9: data.imagery.resolution: -10: must be greater than 0",
         "line 13: estimate.outcome: missing; this key is required",
         "line 14: estimate.missing_covariates: 'imputed' is not allowed; closest: impute; "
         "allowed: impute, drop, refuse",
         "line 15: estimate.covariate: unknown key; closest: covariates; allowed: outcome, "
-        "covariates, missing_covariates, missing_outcome, average, vcov, level, heterogeneity, map",
+        "covariates, missing_covariates, missing_outcome, average, vcov, level, heterogeneity, map, "
+        "salience",
         "line 16: estimate.vcov[0].hc3: unknown key; closest: hc2; allowed: hc2, clustered, conley",
     ]
 
