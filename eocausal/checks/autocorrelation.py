@@ -15,9 +15,10 @@ import pandas as pd
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from eocausal.checks.positions import EARTH_RADIUS_KM, chord, great_circle, lon_lat, unit_vectors
+from eocausal.checks.positions import chord, great_circle, lon_lat, unit_vectors
 from eocausal.errors import EstimationError
 from eocausal.estimators.bases import PrincipalComponents
+from eocausal.estimators.inference import EARTH_RADIUS_KM
 from eocausal.estimators.learners import feature_frame
 
 if TYPE_CHECKING:

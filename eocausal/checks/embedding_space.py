@@ -261,9 +261,9 @@ def _twins(z: NDArray[np.float64]) -> int:
     if len(rows) > 1:
         points = _components(rows, min(8, z.shape[1]))
         typical = float(np.sqrt(2 * points.var(axis=0).sum()))
-        near = cKDTree(points).query(points, k=2)[0][:, 1]
-        for i in np.flatnonzero(near < TWIN * typical):
-            gap = np.linalg.norm(rows - rows[i], axis=1) / np.sqrt(2 * z.shape[1])
-            gap[i] = np.inf
-            twin[i] |= bool(gap.min() < TWIN)
+        distance, near = cKDTree(points).query(points, k=2)
+        close = np.flatnonzero(distance[:, 1] < TWIN * typical)
+        other = np.where(near[close, 0] == close, near[close, 1], near[close, 0])
+        gap = np.sqrt(((rows[close] - rows[other]) ** 2).mean(axis=1) / 2)
+        twin[close[gap < TWIN]] = True
     return int(twin[at.reshape(-1)].sum())

@@ -8,15 +8,14 @@ import numpy as np
 
 from eocausal.contracts import some
 from eocausal.errors import EmbeddingError
+from eocausal.estimators.inference import EARTH_RADIUS_KM
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["EARTH_RADIUS_KM", "chord", "great_circle", "lon_lat", "unit_vectors"]
-
-EARTH_RADIUS_KM = 6371.0
+__all__ = ["chord", "great_circle", "lon_lat", "unit_vectors"]
 
 
 def lon_lat(

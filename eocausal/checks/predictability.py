@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["CHANCE", "predictability"]
+__all__ = ["predictability"]
 
 FEWEST_PLACES = 30
 FEWEST_FOLDS = 3
 PENALTIES = np.logspace(-6, 3, 19)
 LOGISTIC_PENALTIES = np.logspace(-5, 0, 6)
-CHANCE = {"R2": 0.0, "AUC": 0.5}
 
 
 def predictability(

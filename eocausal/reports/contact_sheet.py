@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -17,7 +18,6 @@ from eocausal.reports.plots import BLUE, GREY, INK, SOFT, house_style
 from eocausal.reports.tables import format_number
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -137,7 +137,7 @@ def contact_sheet(
         neighbors, ["query", "rank", "neighbor", "relative", "km"], what="table of neighbors"
     )
     present = check_cube(cube).indexes["neighborhood"]
-    wanted = type(present)([*neighbors["query"], *neighbors["neighbor"]]).unique()
+    wanted = pd.Index([*neighbors["query"], *neighbors["neighbor"]]).unique()
     check_same_neighborhoods(wanted, present, what="cube", of="contact sheet")
     chosen = _checked_bands(cube, bands)
     stretch = Stretch.of(cube, chosen, seed=seed)
@@ -172,7 +172,7 @@ def _periods(cube: xr.Dataset) -> list[int]:
     return [int(i) for i in seen[pick]]
 
 
-Group = tuple[Hashable, "pd.DataFrame"]
+Group = tuple[Hashable, pd.DataFrame]
 
 
 def _grid(cube: xr.Dataset, groups: list[Group], stretch: Stretch, periods: list[int]) -> Figure:

@@ -132,6 +132,12 @@ def test_hostile_names_are_drawn_as_they_are():
     to_svg(sheet.figure)
 
 
+def test_numbered_places_are_found():
+    data = cube().assign_coords(neighborhood=pd.RangeIndex(5))
+    sheet = contact_sheet(data, neighbors(data, [(0, 1, 3)]))
+    assert "3" in texts(sheet.figure).split("\n")
+
+
 def test_the_caption_says_bands_and_width():
     data = cube()
     caption = contact_sheet(data, neighbors(data, [(0, 1, 1)])).caption
