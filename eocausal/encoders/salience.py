@@ -8,8 +8,8 @@ encoder whose chips it reads. :func:`salience` asks one of the methods of
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -24,9 +24,10 @@ from eocausal.encoders.core import (
     FittedEncoder,
     Float32,
     Progress,
-    resolve_device,
     standardise,
 )
+from eocausal.encoders.dates import sequence_years
+from eocausal.encoders.devices import float32_convolutions, resolve_device
 from eocausal.encoders.salience_methods import Method, Score
 from eocausal.errors import AlignmentError, DeviceError, EncoderError
 
@@ -203,7 +204,7 @@ def salience(
     chosen = cube if neighborhoods is None else _chosen(cube, neighborhoods)
     image = chosen["image"].transpose("neighborhood", "period", "band", "y", "x")
     seen = chosen["valid"].transpose("neighborhood", "period").to_numpy() > 0
-    years = _years(chosen, seen) if target.encoder.sequence else None
+    years = sequence_years(chosen) if target.encoder.sequence else None
     total, periods, _, height, width = image.shape
     maps = np.full((total, periods, height, width), np.nan, np.float32)
     scores = np.full((total,) if target.encoder.sequence else (total, periods), np.nan, np.float32)
@@ -281,20 +282,6 @@ def _chosen(cube: xr.Dataset, neighborhoods: Sequence[Hashable]) -> xr.Dataset:
     return cube.isel(neighborhood=np.flatnonzero(labels.isin(wanted)))
 
 
-def _years(cube: xr.Dataset, seen: NDArray[np.bool_]) -> Float32:
-    """Decimal years since 2000 of the images, ``(n, period)``; NaN where nothing is seen."""
-    if "date" in cube:
-        days = cube["date"].transpose("neighborhood", "period").to_numpy()
-    else:
-        start, end = (
-            cube[name].to_numpy().astype("datetime64[D]") for name in ("period_start", "period_end")
-        )
-        days = np.broadcast_to(start + (end - start) / 2, seen.shape)
-    since = days.astype("datetime64[D]") - np.datetime64("2000-01-01")
-    years = since / np.timedelta64(1, "D") / 365.25
-    return np.where(seen, years, np.nan).astype(np.float32)
-
-
 def _labelled(
     cube: xr.Dataset, maps: Float32, scores: Float32, target: Target, method: Method
 ) -> xr.DataArray:
@@ -365,14 +352,15 @@ class _Mapper:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _exact(self) -> AbstractContextManager[None]:
-        """Hold a GPU to float32 and one result; its library cannot derive recurrent networks."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-            enabled=not self._recurrent, benchmark=False, deterministic=True, allow_tf32=False
-        )
-        return flags
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        """Hold a GPU to float32; cuDNN cannot derive recurrent networks that are evaluated."""
+        with ExitStack() as stack:
+            if self.device.type == "cuda":
+                stack.enter_context(float32_convolutions())
+                if self._recurrent:
+                    stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            yield
 
     def _map(self, images: Float32, years: Float32 | None) -> tuple[Float32, Float32]:
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)

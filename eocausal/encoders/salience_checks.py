@@ -44,6 +44,12 @@ class MassOn:
     ratio: float
     std_error: float
 
+    @property
+    def contrast(self) -> float:
+        """Mass per marked pixel over mass per other pixel of those compared."""
+        others = (1.0 - self.mass_share) / (1.0 - self.area_share)
+        return self.ratio / others if others > 0 else float("inf")
+
     def __repr__(self) -> str:
         return (
             f"MassOn({self.mass_share:.1%} of the mass on {self.area_share:.1%} of the area: "
@@ -51,8 +57,16 @@ class MassOn:
         )
 
 
-def mass_on(salience: xr.DataArray, mask: NDArray[np.bool_]) -> MassOn:
+def mass_on(
+    salience: xr.DataArray, mask: NDArray[np.bool_], *, among: NDArray[np.bool_] | None = None
+) -> MassOn:
     """Measure how much of the mass of salience is on marked pixels.
+
+    A method that multiplies by the pixel's value, as integrated gradients do, or that removes it,
+    puts mass on whatever stands out, with random weights too (see :func:`randomise`). What a
+    network has learnt shows against pixels that look the same and are not marked: give them,
+    with the marked ones, as ``among``. Use ``salience.clip(min=0)`` for the mass that speaks for
+    a higher target.
 
     Parameters
     ----------
@@ -61,6 +75,8 @@ def mass_on(salience: xr.DataArray, mask: NDArray[np.bool_]) -> MassOn:
     mask
         Marked pixels, of the shape of ``salience``; without the axis of periods the same pixels
         are marked in all of them.
+    among
+        The pixels that count, shaped like ``mask``; None for all with salience.
 
     Raises
     ------
@@ -72,17 +88,11 @@ def mass_on(salience: xr.DataArray, mask: NDArray[np.bool_]) -> MassOn:
     import pandas as pd
 
     values = np.abs(salience.to_numpy().astype(np.float64))
-    marked = mask
-    if "period" in salience.dims and mask.ndim == 3:
-        marked = np.repeat(mask[:, None], values.shape[1], axis=1)
-    if marked.shape != values.shape:
-        raise AlignmentError(
-            f"The mask has shape {mask.shape}, salience {values.shape}.",
-            cause="Each pixel of salience is marked or not.",
-            next_step="Give the mask of the same neighborhoods in the same order.",
-        )
+    marked = _like(mask, salience)
     axes = tuple(range(1, values.ndim))
     known = np.isfinite(values)
+    if among is not None:
+        known &= _like(among, salience)
     values = np.where(known, values, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mass = values.sum(axis=axes)
@@ -104,6 +114,19 @@ def mass_on(salience: xr.DataArray, mask: NDArray[np.bool_]) -> MassOn:
     overall = on.mean() / area.mean()
     spread = np.std(on - overall * area) / (np.sqrt(len(on)) * area.mean())
     return MassOn(chips, float(on.mean()), float(area.mean()), float(overall), float(spread))
+
+
+def _like(mask: NDArray[np.bool_], salience: xr.DataArray) -> NDArray[np.bool_]:
+    """Give a mask the axis of periods if it lacks it; refuse another shape."""
+    if "period" in salience.dims and mask.ndim == 3:
+        mask = np.repeat(mask[:, None], salience.sizes["period"], axis=1)
+    if mask.shape != salience.shape:
+        raise AlignmentError(
+            f"The mask has shape {mask.shape}, salience {salience.shape}.",
+            cause="Each pixel of salience is marked or not.",
+            next_step="Give the mask of the same neighborhoods in the same order.",
+        )
+    return mask
 
 
 def randomise(target: Target, *, seed: int) -> Target:
