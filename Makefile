@@ -41,7 +41,7 @@ browser:
 	  echo "No Chromium: the browser tests will be skipped (install the package chromium)."
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not browser" tests/unit tests/properties
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

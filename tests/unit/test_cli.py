@@ -197,6 +197,7 @@ def test_plan_without_the_outcome_is_in_standard_deviations(study):
     assert "no column 'later'" in shown.stdout
 
 
+@pytest.mark.slow
 def test_doctor_finds_this_machine_ready():
     shown = eocausal("doctor", "--json")
     assert shown.returncode == 0, shown.stderr

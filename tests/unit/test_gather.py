@@ -66,6 +66,7 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=list(LAYOUTS))
 def test_every_layout_gives_the_pixels_and_each_block_once(tmp_path, layout):
     path = write_tif(tmp_path / "s.tif", noise(0), UTM, GRID, names=["a", "b"], nodata=0,

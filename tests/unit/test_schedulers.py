@@ -62,6 +62,7 @@ def cluster():
         yield one
 
 
+@pytest.mark.slow
 def test_every_scheduler_writes_the_same_bytes(tmp_path, cluster):
     table = scenes(tmp_path / "in")
     mask = Values("m", keep=(1,), dilate=1)
@@ -81,6 +82,7 @@ def test_every_scheduler_writes_the_same_bytes(tmp_path, cluster):
         assert done[-1] == steps[-1].total == 400
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_writes_changes_no_byte(tmp_path, cluster):
     table = scenes(tmp_path / "in", side=1000)
     ask = {**ASK, "size": 128, "periods": ["2001", "2002", "2003"]}

@@ -114,6 +114,7 @@ def test_scenes_of_both_zones_see_the_same_land_at_the_seam(files):
     assert np.corrcoef(looks[0][ok], looks[1][ok])[0, 1] > 0.88
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cloud", "nodata"), [(0.2, 0.05), (0.4, 0.2), (0.0, 0.0)])
 def test_clouds_and_holes_have_about_the_asked_share(tmp_path, cloud, nodata):
     config = replace(SMALL, cloud_share=cloud, nodata_share=nodata)
