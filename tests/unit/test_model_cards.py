@@ -59,12 +59,12 @@ def chips(n: int = 6, bands: int = 3, size: int = 32, seed: int = 0) -> np.ndarr
     return np.random.default_rng(seed).normal(size=(n, bands, size, size)).astype(np.float32)
 
 
-def spec(bands=RGB, units="DN", resolution=30.0, size=32) -> ImageSpec:
-    return ImageSpec(tuple(bands), units, resolution, size, size)
+def spec(bands=RGB, units="DN", resolution=30.0, size=32, width=None) -> ImageSpec:
+    return ImageSpec(tuple(bands), units, resolution, size, width or size)
 
 
 def test_every_shipped_card_reads_and_has_a_text():
-    assert list_cards() == ["random_conv", "resnet18", "resnet18_imagenet"]
+    assert {"random_conv", "resnet18", "prithvi_eo_1_100m"} < set(list_cards())
     for name in list_cards():
         card = load_card(name)
         assert card.name == name
@@ -73,9 +73,32 @@ def test_every_shipped_card_reads_and_has_a_text():
         assert text.startswith(f"# {name}\n")
 
 
-@pytest.mark.parametrize("name", ["random_conv", "resnet18"])
+@pytest.mark.parametrize("name", [n for n in list_cards() if load_card(n).golden is not None])
 def test_golden_vectors_hold(name):
     load_encoder(name)
+
+
+def test_every_card_without_weights_has_a_golden_vector():
+    for name in list_cards():
+        card = load_card(name)
+        assert (card.weights is None) == (card.golden is not None)
+
+
+@pytest.mark.parametrize("name", [n for n in list_cards() if n.endswith("_imagenet")])
+def test_imagenet_cards_name_the_files_that_torchvision_names(name):
+    card = load_card(name)
+    weights = import_torchvision().models.get_model_weights(card.architecture)
+    assert card.weights.source in {w.url for w in weights}
+    assert card.weights.file == f"{card.architecture}-{card.weights.sha256_prefix}.pth"
+    assert card.weights.source.endswith(f"/{card.weights.file}")
+
+
+@pytest.mark.parametrize("name", [n for n in list_cards() if load_card(n).family == "torchvision"])
+def test_cards_state_the_features_of_their_networks(name):
+    card = load_card(name)
+    bands = 3 if card.bands == "any" else len(card.bands)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        headless_network(card, bands)
 
 
 def test_no_weights_are_shipped():
@@ -130,6 +153,9 @@ def test_a_string_that_is_a_path_is_not_followed(tmp_path):
         ({"training": None}, "training data"),
         ({"scaling": {"mean": [0.5], "sd": [0.2]}}, "fixed scaling"),
         ({"scaling": {"mean": [0.5], "sd": [-1]}}, "sd"),
+        ({"family": "torchscript"}, "output is for"),
+        ({"output": "vector"}, "output is for"),
+        ({"family": "torchscript", "output": "vector"}, "whole sha256"),
         (
             {"scaling": {"mean": [0.5], "sd": [1]}, "other_bands": "refuse", "units": "DN"},
             "one mean",
@@ -141,7 +167,7 @@ def test_wrong_cards_are_refused_with_the_entry(tmp_path, changes, word):
         load_card(write_card(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("file", ["../x.pth", "/x.pth", "x.bin", "a/b.pth"])
+@pytest.mark.parametrize("file", ["../x.pth", "/x.pth", "x.bin", "a/b.pth", "x.pt2", "x.pkl"])
 def test_weights_file_names_hold_no_folder(tmp_path, file):
     entry = {"file": file, "sha256": "0" * 64, "licence": "x", "source": "x"}
     with pytest.raises(ModelCardError, match="file"):
@@ -267,6 +293,7 @@ class TestInflation:
             "30 m, the card's 8 to 12 m",
         ),
         ({}, {"size": 20}, "20 pixels"),
+        ({"input_size": 64}, {"width": 40}, "32 by 40 pixels.*build square chips"),
     ],
 )
 def test_cubes_that_do_not_fit_are_refused(tmp_path, weights, changes, cube, word):
