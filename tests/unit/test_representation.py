@@ -226,6 +226,24 @@ def test_random_folds_find_links_that_blocks_do_not():
     assert alarms["blocks"] <= 4
 
 
+def test_intervals_of_nothing_miss_chance_as_rarely_as_stated():
+    """Without allowing for the data that folds share, one AUC in five would miss 0.5."""
+    rng = np.random.default_rng(21)
+    reps = 80
+    missed = {"R2": 0, "AUC": 0}
+    for seed in range(reps):
+        known = pd.DataFrame({"R2": rng.standard_normal(150), "AUC": rng.random(150) < 0.5})
+        known = known.rename_axis("neighborhood")
+        table = predictability(embedding(rng.standard_normal((150, 4))), known, RandomFolds(),
+                               seed=seed)  # fmt: skip
+        for row in table.to_dict("records"):
+            chance = 0.5 if row["measure"] == "AUC" else 0.0
+            missed[row["measure"]] += row["ci_low"] > chance
+            missed[row["measure"]] += row["measure"] == "AUC" and row["ci_high"] < chance
+    assert missed["AUC"] <= stats.binom.ppf(0.999, reps, 0.05)
+    assert missed["R2"] <= stats.binom.ppf(0.999, reps, 0.025)
+
+
 def test_scores_do_not_depend_on_the_order_of_rows():
     rng = np.random.default_rng(10)
     lon, lat = places(rng, 200)
