@@ -226,6 +226,7 @@ def test_random_folds_find_links_that_blocks_do_not():
     assert alarms["blocks"] <= 4
 
 
+@pytest.mark.slow
 def test_intervals_of_nothing_miss_chance_as_rarely_as_stated():
     """Without allowing for the data that folds share, one AUC in five would miss 0.5."""
     rng = np.random.default_rng(21)
