@@ -109,7 +109,8 @@ class HiddenSquares:
     Parameters
     ----------
     share
-        Area of the squares as a share of the chip's; where they overlap less is hidden.
+        Area of the squares as a share of the chip's, at least one square; less is hidden where they
+        overlap.
     side
         Side of a square in pixels.
     """
@@ -131,7 +132,7 @@ class HiddenSquares:
     ) -> Chips:
         """Hide squares of each image."""
         height, width = valid.shape[-2:]
-        count = round(self.share * height * width / self.side**2)
+        count = max(1, round(self.share * height * width / self.side**2))
         images = valid.shape[:-2]
         hidden = np.zeros((*images, height, width), dtype=bool)
         for _ in range(count):

@@ -28,6 +28,7 @@ from eocausal.encoders.checkpoints import (
     write_checkpoint,
 )
 from eocausal.encoders.core import Scaling
+from eocausal.encoders.devices import float32_convolutions
 from eocausal.encoders.objectives import Labels, Objective, Targets, TrainingHead
 from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.training_chips import ChipReader, read_ahead, to_device
@@ -100,13 +101,10 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    cudnn = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     memory.fill_uninitialized_memory = False
     try:
-        with cudnn:
+        with float32_convolutions():
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from eocausal.contracts import check_cube, some
-from eocausal.encoders.base import _check_free, _write, encode, image_spec
+from eocausal.encoders.base import encode, image_spec
 from eocausal.encoders.core import Architecture, FittedEncoder, Float32, Progress, resolve_device
+from eocausal.encoders.embedding_store import PartialStore, Skeleton, check_free
 from eocausal.encoders.objectives import Objective, TrainingHead
 from eocausal.encoders.training_chips import ChipReader, encode_cells
 from eocausal.errors import AlignmentError, EncoderError
+from eocausal.provenance import hash_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +30,7 @@ __all__ = ["Scored", "TrainedEncoder", "weights_hash"]
 Int64 = NDArray[np.int64]
 
 _SAME_PLACE_DEGREES = 1e-4
+_CHUNK_BYTES = 1 << 20
 
 
 def weights_hash(*modules: torch.nn.Module) -> str:
@@ -210,7 +213,7 @@ class TrainedEncoder:
 
         check_cube(cube)
         if out is not None:
-            _check_free(Path(out))
+            check_free(Path(out))
         groups = list(self._groups(cube))
         total = sum(len(rows) * len(networks) for rows, networks in groups)
         done, parts = 0, []
@@ -317,3 +320,16 @@ class TrainedEncoder:
 
 def _after(progress: Progress, done: int, total: int) -> Progress:
     return lambda part, _: progress(done + part, total)
+
+
+def _write(embedding: xr.DataArray, out: Path) -> None:
+    rows = max(1, _CHUNK_BYTES // max(embedding[:1].nbytes, 1))
+    store = PartialStore(out, hash_json(embedding.attrs), rows)
+    with store.claimed():
+        coords = {str(name): coord.variable for name, coord in embedding.coords.items()}
+        dims = tuple(map(str, embedding.dims))
+        attrs = {str(name): str(value) for name, value in embedding.attrs.items()}
+        store.prepare(Skeleton(dims, embedding.shape, coords, attrs))
+        for start in range(0, len(embedding), rows):
+            store.write(start, embedding[start : start + rows].to_numpy())
+        store.finish()

@@ -261,7 +261,9 @@ def _key(
     reader = setting.reader
     for part in cells:
         arrays = [reader.row[part], reader.period[part], known.count[part], known.mean[part]]
-        arrays += [known.squares[part], reader.years[reader.row[part]]]
+        arrays += [known.squares[part]]
+        if reader.years is not None:
+            arrays += [reader.years[reader.row[part]]]
         if labels is not None:
             arrays += [labels.mean[part], labels.weight[part]]
         for array in arrays:

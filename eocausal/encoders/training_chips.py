@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eocausal.encoders.chips import chips_of
 from eocausal.encoders.core import (
     BatchRunner,
     FittedEncoder,
@@ -20,7 +22,7 @@ from eocausal.encoders.core import (
     standardise,
     valid_pixels,
 )
-from eocausal.encoders.years import period_years
+from eocausal.encoders.dates import sequence_years
 from eocausal.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ class ChipReader:
     row, period
         ``(cells,)`` positions of the neighborhood and of the period (-1 for sequences).
     years
-        ``(neighborhoods, periods)`` as :func:`~eocausal.encoders.years.period_years` gives them.
+        Of sequences: ``(neighborhoods, periods)`` as
+        :func:`~eocausal.encoders.dates.sequence_years` gives them; else None.
 
     Raises
     ------
@@ -80,27 +83,24 @@ class ChipReader:
     """
 
     def __init__(self, cube: xr.Dataset, *, sequence: bool, memory: int) -> None:
-        order = ("neighborhood", "period")
-        self._image = cube["image"].transpose(*order, "band", "y", "x")
-        self._seen = cube["valid"].transpose(*order).to_numpy() > 0
-        self.years = period_years(cube)
+        self._chips = chips_of(cube)
+        self._seen = cube["valid"].transpose("neighborhood", "period").to_numpy() > 0
         self.sequence = sequence
+        self.years = sequence_years(cube) if sequence else None
         if sequence:
-            self._seen &= np.isfinite(self.years)
             self.row = np.flatnonzero(self._seen.any(axis=1))
             self.period = np.full(len(self.row), -1)
         else:
             self.row, self.period = np.nonzero(self._seen)
         if len(self.row) == 0:
             raise EncoderError(
-                "No chip of the cube has a valid pixel" + (" and a date." if sequence else "."),
-                cause="There is nothing to train on.",
-                next_step="Look at cube['valid'] (shares of valid pixels), cube['date'] and the "
-                "failure ledger of the ingestion.",
+                "No chip of the cube has a valid pixel.",
+                cause="Every chip's share of valid pixels is 0.",
+                next_step="Look at cube['status'] and the failure ledger of the ingestion.",
             )
         self._kept: Float32 | None = None
-        if 4 * self._image.size <= memory:
-            self._kept = self._read_all()
+        if self._chips.bytes_each * len(self._seen) <= memory:
+            self._kept = self._read(np.arange(len(self._seen)))
 
     def __len__(self) -> int:
         return len(self.row)
@@ -108,42 +108,29 @@ class ChipReader:
     @property
     def cells_of_row(self) -> Int64:
         """Number of cells of each neighborhood; ``(neighborhoods,)``."""
-        return np.bincount(self.row, minlength=self._image.sizes["neighborhood"])
+        return np.bincount(self.row, minlength=len(self._seen))
 
     @property
     def block(self) -> int:
         """Cells to read at a time where all are read in order."""
-        periods, *chip = self._image.shape[1:]
-        one = 4 * int(np.prod(chip)) * (periods if self.sequence else 1)
-        return max(1, min(256, _BLOCK_BYTES // one))
-
-    def _read_all(self) -> Float32:
-        kept = np.empty(self._image.shape, np.float32)
-        step = max(1, _BLOCK_BYTES // max(4 * int(np.prod(kept.shape[1:])), 1))
-        for start in range(0, len(kept), step):
-            part = slice(start, start + step)
-            kept[part] = self._image.isel(neighborhood=part).to_numpy()
-        return kept
+        periods = 1 if self.sequence else self._chips.shape[1]
+        return max(1, min(256, _BLOCK_BYTES * periods // self._chips.bytes_each))
 
     def __call__(self, cells: Int64) -> Chips:
         """Read some cells, in the order given."""
-        rows, periods = self.row[cells], self.period[cells]
-        if not self.sequence:
-            return Chips(self._images(rows, periods), None)
-        images = self._images(rows, None)
-        images[~self._seen[rows]] = np.nan
-        return Chips(images, self.years[rows])
+        rows, back = np.unique(self.row[cells], return_inverse=True)
+        whole = self._read(rows) if self._kept is None else self._kept[rows]
+        if self.years is None:
+            return Chips(whole[back, self.period[cells]], None)
+        whole[~self._seen[rows]] = np.nan
+        return Chips(whole[back], self.years[rows][back])
 
-    def _images(self, rows: Int64, periods: Int64 | None) -> Float32:
-        if self._kept is not None:
-            return self._kept[rows] if periods is None else self._kept[rows, periods]
-        unique, back = np.unique(rows, return_inverse=True)
-        block = self._image.isel(neighborhood=unique)
-        if periods is None:
-            return block.to_numpy().astype(np.float32, copy=False)[back]
-        wanted, place = np.unique(periods, return_inverse=True)
-        images = block.isel(period=wanted).to_numpy().astype(np.float32, copy=False)
-        return np.asarray(images[back, place])
+    def _read(self, rows: Int64) -> Float32:
+        images = np.empty((len(rows), *self._chips.shape[1:]), np.float32)
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        for start, stop in pairwise([*starts.tolist(), len(rows)]):
+            self._chips.read(int(rows[start]), images[start:stop])
+        return images
 
 
 def read_ahead(
