@@ -15,6 +15,7 @@ from eocausal.contracts import ChipStatus
 from eocausal.errors import StudyError
 from eocausal.provenance import FailureLedger, atomic_path, versions
 from eocausal.studies.embed import check_result, read_description
+from eocausal.studies.explain import read_salience
 from eocausal.studies.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from eocausal.reports.content import Gallery, ReportContent
 
 __all__ = ["read_checks", "read_truth", "report", "report_content"]
+
+SALIENCE_WORDS = (
+    "Of the places with the largest and the smallest effects expected from their images, the "
+    "pixels on which that expectation rests. This explains the fitted function, not the world: if "
+    "there is no evidence that effects differ between places, what it rests on is chance. The "
+    "files in salience/ can be laid over any map."
+)
 
 
 def report(space: Workspace, progress: Callable[[int, int], None]) -> list[str]:
@@ -85,12 +93,15 @@ def report_content(space: Workspace) -> ReportContent:
 
 
 def _galleries(space: Workspace) -> list[Gallery]:
-    """Return the pictures of the embedding."""
+    """Return the pictures of the embedding and of salience."""
     from eocausal.reports.content import Gallery
 
     check, pictures = read_description(space.folder)
     words = f"{check.claim} {check.detail}".strip()
-    return [Gallery("What the images show, as the encoder sees it", words, pictures)]
+    found = [Gallery("What the images show, as the encoder sees it", words, pictures)]
+    if space.study.estimate.salience is not None:
+        found.append(Gallery("Which pixels move the effect", SALIENCE_WORDS, read_salience(space)))
+    return found
 
 
 def _read_map(space: Workspace) -> EffectMap | None:

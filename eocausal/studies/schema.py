@@ -6,7 +6,7 @@ written as its name or as a mapping with one key: ``hc2`` or ``{conley: {km: 50}
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -225,6 +225,16 @@ class EstimateSection(Section):
         if isinstance(value, dict) and value.get("heterogeneity", True) in (None, False):
             return {"map": None, **value}
         return value
+
+    @model_validator(mode="after")
+    def _salience_of_linear_effects(self) -> Self:
+        learned = self.heterogeneity
+        if self.salience is not None and (learned is None or learned.basis.ridge is None):
+            raise ValueError(
+                "salience follows effects that are linear in the features: it needs "
+                "heterogeneity: {basis: ridge}"
+            )
+        return self
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -18,6 +18,7 @@ from eocausal.provenance import FailureLedger, write_json
 from eocausal.studies.decisions import variances_of
 from eocausal.studies.embed import EMBEDDED, check_record, embedding_stages, read_description
 from eocausal.studies.engine import Stage, resolved, scope
+from eocausal.studies.explain import explain
 from eocausal.studies.ingest_stages import INGESTED, ingest_stages, write_study
 from eocausal.studies.progress import Advance
 from eocausal.studies.records import plain_records, write_estimates
@@ -257,6 +258,17 @@ def stages_of(study: Study) -> list[Stage[Workspace]]:
             Stage("effects", "Effects by place", scope(*_LEARNED), (*tables, "embedding"), effects),
             Stage("ranking", "Who gains more", scope(*_LEARNED), (*tables, "embedding"), rank),
         ]
+    if study.estimate.salience is not None:
+        stages.append(
+            Stage(
+                "salience",
+                "Explain effects by pixels",
+                scope(*_LEARNED, "estimate.salience", "data.encoder", "report.unit"),
+                (*tables, "cube", "encoder", "embedding"),
+                explain,
+                one_thread=False,
+            )
+        )
     stages.append(
         Stage("checks", "Checks", scope("checks", *_TABLES, "seed"),
               (*tables, "embedding", "description"), run_checks)
