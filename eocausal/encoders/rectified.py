@@ -56,9 +56,13 @@ def average_pool(
     height, width = (side // scale * scale for side in valid.shape[1:])
     top, left = (valid.shape[1] - height) // 2, (valid.shape[2] - width) // 2
     window = (..., slice(top, top + height), slice(left, left + width))
-    seen = functional.avg_pool2d(valid[window].to(values.dtype)[:, None], scale)
-    enough = seen >= 0.5
-    means = functional.avg_pool2d(values[window], scale) / seen.clamp_min(0.5)
+    values, valid = values[window], valid[window]
+    if bool(valid.all()):
+        return functional.avg_pool2d(values, scale), valid[:, ::scale, ::scale]
+    weight = valid.to(values.dtype)[:, None]
+    share = functional.avg_pool2d(weight, scale)
+    enough = share >= 0.5
+    means = functional.avg_pool2d(values * weight, scale) / share.clamp_min(0.5)
     return torch.where(enough, means, 0.0), enough[:, 0]
 
 

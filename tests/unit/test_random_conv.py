@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as functional
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
+from eocausal.encoders import rectified
 from eocausal.encoders.core import ImageSpec, Scaling
 from eocausal.encoders.random_conv import (
     GaussianPatches,
@@ -13,7 +16,8 @@ from eocausal.encoders.random_conv import (
     draw_patches,
     whiten,
 )
-from eocausal.encoders.spectral import SpectralMeans
+from eocausal.encoders.rectified import average_pool, patch_columns, whole_patches
+from eocausal.encoders.spectral import SpectralStats
 from eocausal.errors import EncoderError
 
 
@@ -183,12 +187,12 @@ def held_out_r2(encoder, train, test) -> float:
     return float(model.score(z, test[1]))
 
 
-def test_features_predict_a_density_that_band_means_cannot():
+def test_features_predict_a_density_that_bands_cannot():
     train, test = bright_blobs(600, 0), bright_blobs(300, 100)
-    means = held_out_r2(SpectralMeans(), train, test)
+    bands = held_out_r2(SpectralStats((), (), None), train, test)
     sampled = held_out_r2(RandomConv(features=256), train, test)
     gaussian = held_out_r2(RandomConv(features=256, patches=GaussianPatches()), train, test)
-    assert means < 0.1
+    assert bands < 0.6
     assert sampled > 0.8
     assert sampled > gaussian - 0.02
 
@@ -198,7 +202,16 @@ def test_features_predict_a_density_that_band_means_cannot():
     [
         {"features": 511},
         {"features": 2, "patch": (3, 5)},
+        {"features": 512.0},
+        {"features": 4, "scales": (1, 2, 4)},
         {"patch": 0},
+        {"patch": 3.5},
+        {"patch": (3, "5")},
+        {"patch": True},
+        {"scales": 0},
+        {"scales": ()},
+        {"scales": (1, 1.5)},
+        {"stride": 1.5},
         {"patch": ()},
         {"bias": -1.0},
         {"bias": float("nan")},
@@ -210,8 +223,141 @@ def test_meaningless_settings_are_refused(wrong):
         RandomConv(**wrong)
 
 
-def test_band_means_are_masked_means():
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(EncoderError, match="The seed is"):
+        fit(QUICK, textured(4), seed=seed)
+
+
+def test_chips_too_small_for_the_coarsest_scale_are_refused():
+    encoder = RandomConv(features=8, patch=3, scales=(1, 4))
+    with pytest.raises(EncoderError, match="at least 12"):
+        fit(encoder, textured(4, size=11))
+    assert fit(encoder, textured(4, size=12)).minimum_pixels == 12
+
+
+def textbook(fitted, images: np.ndarray) -> np.ndarray:
+    """Pool, convolve, rectify and average, one after the other and with nothing in between."""
+    values, valid = (torch.from_numpy(a) for a in fitted.scaling.apply(images))
+    columns = []
+    for scale, bank in zip(fitted.network.scales, fitted.network.banks, strict=True):
+        coarse, seen = average_pool(values, valid, scale)
+        places = whole_patches(seen, bank.filters.shape[-1], bank.stride)[:, None]
+        response = functional.conv2d(
+            coarse, bank.filters, bank.thresholds + bank.bias, stride=bank.stride
+        )
+        for side in (response, -response):
+            rectified = torch.relu(side - bank.bias) * places
+            columns.append(rectified.sum(dim=(2, 3)) / places.sum(dim=(2, 3)))
+    pairs = [
+        torch.stack(p, dim=2).flatten(1) for p in zip(columns[::2], columns[1::2], strict=True)
+    ]
+    return torch.cat(pairs, dim=1).numpy()
+
+
+QUICK = RandomConv(
+    features=60, patch=(2, 3), scales=(1, 2, 3), patches=SampledPatches(sample=1_000)
+)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("tile", [(64, 4_096), (7, 40), (3, 1)])
+def test_tiles_do_not_change_the_features(stride, tile, monkeypatch):
+    images = textured(9, size=25)
+    images[2, :, 3:9, 10:20] = np.nan
+    encoder = RandomConv(
+        features=60,
+        patch=(2, 3),
+        scales=(1, 2, 3),
+        stride=stride,
+        patches=SampledPatches(sample=1_000),
+    )
+    fitted = fit(encoder, images)
+    monkeypatch.setattr(rectified, "_CPU_TILE", tile)
+    expected = textbook(fitted, images)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(fitted.transform(images), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_batch_does_not_matter():
+    images = textured(7, size=30)
+    images[3, :, 20:] = np.nan
+    fitted = fit(QUICK, images)
+    together = fitted.transform(images)
+    alone = np.concatenate([fitted.transform(images[i : i + 1]) for i in range(7)])
+    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_are_those_of_finite_differences():
+    images = textured(3, bands=2, size=12)
+    images[1, :, 4:6, 7:] = np.nan
+    fitted = fit(QUICK, images)
+    network = fitted.network.double()
+    values, valid = (torch.from_numpy(a) for a in fitted.scaling.apply(images))
+    values = values.double().requires_grad_()
+    direction = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 60)))
+    (gradient,) = torch.autograd.grad((network(values, valid) * direction).sum(), values)
+    step = torch.from_numpy(np.random.default_rng(1).normal(size=values.shape)) * valid[:, None]
+    with torch.no_grad():
+        ahead, behind = (network(values + h * step, valid) for h in (1e-6, -1e-6))
+    slope = ((ahead - behind) * direction).sum() / 2e-6
+    assert float((gradient * step).sum()) == pytest.approx(float(slope), rel=1e-5)
+    assert float(gradient[1, :, 4:6, 7:].abs().max()) == 0.0
+
+
+def test_features_with_and_without_a_gradient_are_the_same():
     images = textured(5)
-    images[0, :, 10:] = np.nan
-    means = fit(SpectralMeans(), images).transform(images)
-    np.testing.assert_allclose(means, np.nanmean(images, axis=(2, 3)), rtol=1e-5)
+    fitted = fit(QUICK, images)
+    values, valid = (torch.from_numpy(a) for a in fitted.scaling.apply(images))
+    before = values.clone()
+    wanted = fitted.network(values.requires_grad_(), valid).detach().numpy()
+    np.testing.assert_allclose(wanted, fitted.transform(images), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(values.detach(), before, rtol=0, atol=0)
+
+
+def test_coarse_pixels_are_means_of_what_is_seen():
+    values = torch.arange(2 * 7 * 6, dtype=torch.float32).view(1, 2, 7, 6)
+    valid = torch.ones(1, 7, 6, dtype=torch.bool)
+    valid[0, 0, :2] = False
+    valid[0, 2:4, 2:4] = torch.tensor([[True, False], [False, False]])
+    values = torch.where(valid[:, None], values, 0.0)
+    coarse, seen = average_pool(values, valid, 2)
+    assert coarse.shape == (1, 2, 3, 3)
+    assert seen[0].tolist() == [[True, True, True], [True, False, True], [True, True, True]]
+    expected = [[6.5, 5.5, 7.5], [15.5, 0.0, 19.5], [27.5, 29.5, 31.5]]
+    assert coarse[0, 0].tolist() == expected
+
+
+def test_a_scale_is_the_same_bank_on_pooled_chips():
+    images = textured(30, size=24)
+    pooled = images.reshape(30, 3, 12, 2, 12, 2).mean(axis=(3, 5))
+    coarse = RandomConv(features=16, scales=2, patches=SampledPatches(sample=2_000))
+    plain = RandomConv(features=16, scales=1, patches=SampledPatches(sample=2_000))
+    found, expected = fit(coarse, images), fit(plain, pooled)
+    # whitening undoes the scaling of the bands, which differs; its regularisation does so nearly
+    np.testing.assert_allclose(
+        found.transform(images), expected.transform(pooled), rtol=0.05, atol=5e-3
+    )
+
+
+def test_a_chip_seen_at_the_fine_scale_only_has_no_row():
+    images = textured(6, size=12)
+    fitted = fit(RandomConv(features=8, scales=(1, 4), patches=SampledPatches(sample=500)), images)
+    images[1, :, :, 5:] = np.nan
+    features = fitted.transform(images)
+    assert np.isnan(features[1]).all()
+    assert np.isfinite(np.delete(features, 1, axis=0)).all()
+
+
+def test_columns_hold_the_patches():
+    values = torch.randn(2, 3, 7, 8)
+    columns = patch_columns(values, None, 3, 2).view(28, 2, 3, 3)
+    torch.testing.assert_close(columns[:27, 1, 2, 1].view(3, 3, 3), values[1, :, 4:7, 2:5])
+    assert bool((columns[27] == 1).all())
+
+
+def test_gaussian_responses_keep_their_size_at_coarse_scales():
+    images = np.random.default_rng(0).normal(size=(40, 2, 32, 32)).astype(np.float32)
+    encoder = RandomConv(features=120, scales=(1, 4), patches=GaussianPatches())
+    fine, coarse = np.split(fit(encoder, images).transform(images).mean(axis=0), 2)
+    assert coarse.mean() == pytest.approx(fine.mean(), rel=0.15)
