@@ -107,7 +107,8 @@ class ModelCard(_Strict):
 
     ``bands`` are those of the network's first layer, in its order; cubes are matched to them by
     name. ``other_bands`` says what happens to a cube whose bands are not the same set: refuse, or
-    inflate the first layer. Chips are resized to ``input_size`` pixels, if it is given.
+    inflate the first layer. ``features`` is the number of features; where it depends on the bands,
+    that for the bands of the golden vector. Chips are resized to ``input_size`` pixels, if given.
     ``output`` says what a network of the family ``torchscript`` gives: a ``vector`` for each chip,
     ``tokens`` (their mean is taken), ``patch_tokens`` (the mean of all but the first), a
     ``class_token`` (the first of the tokens), or a ``map`` (the mean over its places).

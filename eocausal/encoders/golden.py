@@ -19,6 +19,11 @@ def golden_features(encoder: Encoder, card: ModelCard, *, seed: int, size: int) 
 
     The input is ``numpy.random.default_rng(seed).standard_normal((8, band, size, size))``, taken to
     the card's units where its scaling is fixed, with bands red, green, blue where it takes any.
+
+    Raises
+    ------
+    ModelCardError
+        If there are not as many features as the card states.
     """
     bands = _BANDS if card.bands == "any" else card.bands
     images = np.random.default_rng(seed).standard_normal((_CHIPS, len(bands), size, size))
@@ -30,6 +35,12 @@ def golden_features(encoder: Encoder, card: ModelCard, *, seed: int, size: int) 
     resolution = 30.0 if distance == "any" else distance.min
     spec = ImageSpec(bands, card.units, resolution, size, size)
     fitted = encoder.fit(images.astype(np.float32), spec, seed=seed)
+    if fitted.n_features != card.features:
+        raise ModelCardError(
+            f"The model {card.name} states {card.features} features.",
+            cause=f"It gives {fitted.n_features} for the bands {', '.join(bands)}.",
+            next_step=f"Write features: {fitted.n_features} in the card.",
+        )
     return fitted.transform(images[:1].astype(np.float32))[0, :8]
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from eocausal.encoders.cards import ModelCard, load_card
 from eocausal.encoders.core import Encoder
 from eocausal.encoders.golden import check_golden
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.random_conv import GaussianPatches, RandomConv, SampledPatches
+from eocausal.encoders.spectral import SpectralStats
+from eocausal.encoders.spectral_indices import KNOWN
+from eocausal.encoders.texture import Texture
 from eocausal.encoders.torchscript import ScriptedNetwork
 from eocausal.encoders.weights import find_weights
 from eocausal.errors import ModelCardError
@@ -19,16 +23,24 @@ __all__ = ["load_encoder"]
 _PATCHES = {"sampled": SampledPatches, "gaussian": GaussianPatches}
 
 
+def _tuples(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()}
+
+
 def _random_conv(card: ModelCard) -> Encoder:
-    parameters = dict(card.parameters)
-    patches = parameters.pop("patches", "sampled")
-    patch = parameters.pop("patch", 3)
-    return RandomConv(
-        features=card.features,
-        patch=tuple(patch) if isinstance(patch, list) else patch,
-        patches=_PATCHES[patches](),
-        **parameters,
-    )
+    parameters = _tuples(card.parameters)
+    patches = _PATCHES[parameters.pop("patches", "sampled")]()
+    return RandomConv(features=card.features, patches=patches, **parameters)
+
+
+def _spectral_stats(card: ModelCard) -> Encoder:
+    parameters = _tuples(card.parameters)
+    known = {index.name: index for index in KNOWN}
+    if parameters.get("indices") is not None:
+        parameters["indices"] = tuple(known[name] for name in parameters["indices"])
+    if parameters.get("texture") is not None:
+        parameters["texture"] = Texture(**_tuples(parameters["texture"]))
+    return SpectralStats(**parameters)
 
 
 _WITH_FILES: Mapping[str, Callable[[str | Path, Path | str | None], Encoder]] = {
@@ -36,7 +48,12 @@ _WITH_FILES: Mapping[str, Callable[[str | Path, Path | str | None], Encoder]] = 
     "torchscript": ScriptedNetwork.from_card,
 }
 _OF_PARAMETERS: Mapping[str, tuple[Callable[[ModelCard], Encoder], str]] = {
-    "random_conv": (_random_conv, "patch, patches (sampled or gaussian), bias and stride"),
+    "random_conv": (_random_conv, "patch, patches (sampled or gaussian), bias, stride and scales"),
+    "spectral_stats": (
+        _spectral_stats,
+        f"quantiles, indices (names among {', '.join(index.name for index in KNOWN)}) and "
+        "texture (levels and distances)",
+    ),
 }
 
 
@@ -61,7 +78,7 @@ def load_encoder(card: str | Path, weights: Path | str | None = None) -> Encoder
     make, parameters = _OF_PARAMETERS[found.family]
     try:
         encoder = make(found)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ModelCardError(
             f"The parameters of the model {found.name} are {found.parameters}.",
             cause=f"{found.family} takes {parameters}.",

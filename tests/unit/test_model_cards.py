@@ -17,6 +17,8 @@ from eocausal.encoders.cards import card_folders, list_cards, load_card
 from eocausal.encoders.core import ImageSpec
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.registry import load_encoder
+from eocausal.encoders.spectral import SpectralStats
+from eocausal.encoders.spectral_indices import KNOWN
 from eocausal.encoders.stems import inflate_stem
 from eocausal.encoders.torchvision_import import import_torchvision
 from eocausal.encoders.torchvision_models import headless_network
@@ -361,6 +363,30 @@ def test_wrong_parameters_of_random_conv_are_refused(tmp_path):
     for parameters in ({"patches": "gaussain"}, {"stide": 2}):
         with pytest.raises(ModelCardError, match="random_conv takes"):
             load_encoder(write_card(tmp_path, "random_conv", parameters=parameters))
+
+
+STATISTICS = {
+    "family": "spectral_stats",
+    "architecture": "SpectralStats",
+    "features": 12,
+    "golden": {"seed": 0, "size": 32, "first8": [1.0] * 8, "tolerance": 1e9},
+}
+
+
+def test_spectral_statistics_by_card(tmp_path):
+    name = KNOWN[0].name
+    parameters = {"quantiles": [0.1, 0.9], "indices": [], "texture": {"levels": 4}}
+    folder = write_card(
+        tmp_path, "random_conv", **STATISTICS | {"parameters": parameters, "features": 42}
+    )
+    with pytest.raises(ModelCardError, match=r"states 42 features.*gives \d+ for the bands red"):
+        load_encoder(folder)
+    parameters = {"quantiles": [0.1, 0.9], "indices": [], "texture": None}
+    folder = write_card(tmp_path, "random_conv", **STATISTICS | {"parameters": parameters})
+    assert load_encoder(folder) == SpectralStats(quantiles=(0.1, 0.9), indices=(), texture=None)
+    for wrong in ({"quantile": [0.1]}, {"indices": [name, "nvdi"]}, {"texture": 3}):
+        with pytest.raises(ModelCardError, match="spectral_stats takes quantiles, indices"):
+            load_encoder(write_card(tmp_path, "random_conv", **STATISTICS | {"parameters": wrong}))
 
 
 def test_a_card_of_another_family_is_refused():
