@@ -23,7 +23,7 @@ from eocausal.errors import AlignmentError, EstimationError
 from eocausal.estimators.bases import PrincipalComponents
 from eocausal.estimators.inference import cluster_sums
 from eocausal.estimators.learners import feature_frame
-from eocausal.estimators.propensity import _placements
+from eocausal.estimators.propensity import fold_dependence, placements
 from eocausal.folds import FoldRule, GroupFolds, RandomFolds, SpatialBlocks
 
 if TYPE_CHECKING:
@@ -286,15 +286,15 @@ def _auc(
             continue
         penalty = _choose_logistic_penalty(points[train], y[train], fold[train])
         score = _logistic(points[train], y[train], penalty)(points[test])
-        weight, value, place = _placements(score, y[test])
+        weight, value, place = placements(score, y[test])
         pairs += weight
         total += weight * value
         scored += 1
         placement[test] = weight * place
     if pairs == 0:
         return _Score("AUC", len(y), note="no fold has both values")
-    shared = math.sqrt(1 + scored / max(scored - 1, 1))
-    return _Score("AUC", len(y), total / pairs, cluster_sums(shared * placement / pairs, cluster))
+    shared = fold_dependence(scored) * placement / pairs
+    return _Score("AUC", len(y), total / pairs, cluster_sums(shared, cluster))
 
 
 def _logistic(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eocausal.designs import Trial
     from eocausal.folds import FoldRule
 
-__all__ = ["AUC", "treatment_auc"]
+__all__ = ["AUC", "fold_dependence", "placements", "treatment_auc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ def treatment_auc(
 
     The AUC is the mean over folds (weighted by pairs), since scores of different folds' models
     are not comparable; its variance treats clusters as independent (DeLong et al. 1988,
-    placements summed by cluster).
+    placements summed by cluster) and is widened for what models of different folds share
+    (:func:`fold_dependence`), so that the interval is too wide where much is told.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def treatment_auc(
     a = trial.assignment(units)
     z = frame.loc[units["neighborhood"]].to_numpy()
     fold = folds.assign(units, seed=seed)
-    pairs, total = 0.0, 0.0
+    pairs, total, scored = 0.0, 0.0, 0
     placement = np.zeros(len(units))
     for k in np.unique(fold):
         out = fold == k
@@ -118,9 +119,10 @@ def treatment_auc(
         model = LogisticRegression(C=1.0, max_iter=1000)
         model.fit(reduce(z[~out]) * scale, a.treated[~out])
         score = model.decision_function(reduce(z[out]) * scale)
-        weight, value, place = _placements(score, a.treated[out])
+        weight, value, place = placements(score, a.treated[out])
         pairs += weight
         total += weight * value
+        scored += 1
         placement[out] = weight * place
     if pairs == 0:
         raise FoldError(
@@ -128,13 +130,23 @@ def treatment_auc(
             cause="The AUC compares treated with control units within a fold.",
             next_step="Use fewer folds.",
         )
-    sums = cluster_sums(placement / pairs, a.cluster)
+    sums = cluster_sums(fold_dependence(scored) * placement / pairs, a.cluster)
     g = sums.size
     error = float(np.sqrt(g / (g - 1) * (sums @ sums)))
     return AUC(repr(folds), total / pairs, error, len(units), level)
 
 
-def _placements(
+def fold_dependence(folds: int) -> float:
+    """Factor on the standard error of a score that is averaged over folds.
+
+    Models of different folds are fitted on mostly the same data and err together: near chance the
+    variance is ``1 + K / (K - 1)`` times what the placements within folds say (Nadeau & Bengio
+    2003, Machine Learning 52:239, with test sets 1 / (K - 1) of the size of the fitting sets).
+    """
+    return float(np.sqrt(1 + folds / max(folds - 1, 1)))
+
+
+def placements(
     score: NDArray[np.float64], treated: NDArray[np.float64]
 ) -> tuple[float, float, NDArray[np.float64]]:
     """Return the number of pairs, the AUC, and each unit's influence value on it."""

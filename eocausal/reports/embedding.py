@@ -21,8 +21,17 @@ from eocausal.contracts import check_columns
 from eocausal.estimators.bases import PrincipalComponents
 from eocausal.estimators.learners import feature_frame
 from eocausal.reports.contact_sheet import CaptionedFigure
-from eocausal.reports.plots import BLUE, GREY, GRID, INK, ORANGE, SOFT, WIDTH, house_style
-from eocausal.reports.plots import _short as short_label
+from eocausal.reports.plots import (
+    BLUE,
+    GREY,
+    GRID,
+    INK,
+    ORANGE,
+    SOFT,
+    WIDTH,
+    house_style,
+    short_label,
+)
 from eocausal.reports.tables import MINUS, format_number, format_p
 
 if TYPE_CHECKING:

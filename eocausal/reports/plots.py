@@ -26,6 +26,7 @@ __all__ = [
     "auc_figure",
     "coefficients_figure",
     "rate_figure",
+    "short_label",
     "to_png",
     "to_svg",
     "truth_figure",
@@ -104,7 +105,8 @@ def effect_records(estimates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
     ]
 
 
-def _short(label: str) -> str:
+def short_label(label: str) -> str:
+    """Wrap a label to the width of an axis, and cut one that is far too long."""
     label = " ".join(label.split())
     label = label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…"
     return textwrap.fill(label, LABEL_WIDTH)
@@ -148,9 +150,9 @@ def coefficients_figure(
 def _coefficient_label(record: Mapping[str, Any], headline: Mapping[str, Any] | None) -> str:
     """Return the method and its variance, or the estimand where it is another one."""
     if headline is not None and record.get("estimand") != headline.get("estimand"):
-        return _short(str(record.get("estimand", "")))
+        return short_label(str(record.get("estimand", "")))
     below = vcov_words(str(record.get("vcov") or ""))
-    return _short(str(record.get("method", ""))) + (f"\n{_short(below)}" if below else "")
+    return short_label(str(record.get("method", ""))) + (f"\n{short_label(below)}" if below else "")
 
 
 def _draw_coefficient(axes: Any, at: int, record: Mapping[str, Any], *, main: bool) -> None:
@@ -181,7 +183,7 @@ def rate_figure(heterogeneity: pd.DataFrame) -> Figure:
         axes = figure.add_subplot()
         axes.axvspan(-1.96, 1.96, color="#eef1f4", zorder=0)
         axes.axvline(0, color=SOFT, linewidth=1)
-        labels = [_short(target) for target in targets]
+        labels = [short_label(target) for target in targets]
         for i, target in enumerate(targets):
             mine = heterogeneity[heterogeneity["target"].astype(str) == target]
             ratio = mine.sort_values("split")["ratio"].to_numpy(float)
@@ -224,7 +226,7 @@ def auc_figure(auc: pd.DataFrame) -> Figure:
             axes.plot(row["auc"], i, "o" if used else "s", color=color, markersize=7)
             axes.annotate(f"{row['auc']:.3f}", (row["auc"], i), xytext=(0, 7), color=INK,
                           textcoords="offset points", ha="center", fontsize=8.5)  # fmt: skip
-        labels = [_short(f"{r['folds']}") + ("\nused" if r["used"] else "\nnot used")
+        labels = [short_label(f"{r['folds']}") + ("\nused" if r["used"] else "\nnot used")
                   for r in rows]  # fmt: skip
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.75)

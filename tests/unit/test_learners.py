@@ -244,11 +244,11 @@ def test_auc_remembers_places_only_with_random_folds():
 
 
 def test_auc_and_its_error_by_brute_force():
-    from eocausal.estimators.propensity import _placements
+    from eocausal.estimators.propensity import placements
 
     rng = np.random.default_rng(1)
     score, treated = rng.integers(0, 6, 50).astype(float), rng.integers(0, 2, 50).astype(float)
-    pairs, auc, psi = _placements(score, treated)
+    pairs, auc, psi = placements(score, treated)
     one, zero = score[treated == 1], score[treated == 0]
     wins = (one[:, None] > zero) + 0.5 * (one[:, None] == zero)
     assert auc == pytest.approx(wins.mean(), rel=1e-12)
