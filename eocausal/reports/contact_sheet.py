@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["CaptionedFigure", "Stretch", "contact_sheet", "picture_bands"]
+__all__ = [
+    "CaptionedFigure",
+    "Stretch",
+    "checked_bands",
+    "contact_sheet",
+    "draw_chip",
+    "drawn_periods",
+    "north_up",
+    "picture_bands",
+]
 
 SAMPLE = 200
 STRETCH = (0.02, 0.98)
@@ -139,18 +148,19 @@ def contact_sheet(
     present = check_cube(cube).indexes["neighborhood"]
     wanted = pd.Index([*neighbors["query"], *neighbors["neighbor"]]).unique()
     check_same_neighborhoods(wanted, present, what="cube", of="contact sheet")
-    chosen = _checked_bands(cube, bands)
+    chosen = checked_bands(cube, bands)
     stretch = Stretch.of(cube, chosen, seed=seed)
     groups: list[Group] = [(query, rows.sort_values("rank"))
               for query, rows in neighbors.groupby("query", sort=False)]  # fmt: skip
-    periods = _periods(cube)
+    periods = drawn_periods(cube)
     with house_style():
         draw = _grid if len(periods) == 1 else _strips
         figure = draw(cube, groups, stretch, periods)
     return CaptionedFigure(name, figure, _caption(cube, groups, stretch, periods))
 
 
-def _checked_bands(cube: xr.Dataset, bands: Sequence[str] | None) -> tuple[str, ...]:
+def checked_bands(cube: xr.Dataset, bands: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the bands of the picture, chosen by name if None (``BandError``)."""
     names = [str(name) for name in cube.indexes["band"]]
     chosen = picture_bands(names) if bands is None else tuple(bands)
     missing = [name for name in chosen if name not in names]
@@ -163,7 +173,7 @@ def _checked_bands(cube: xr.Dataset, bands: Sequence[str] | None) -> tuple[str, 
     return chosen
 
 
-def _periods(cube: xr.Dataset) -> list[int]:
+def drawn_periods(cube: xr.Dataset) -> list[int]:
     """Return the periods drawn: those in which anything was seen, at most eight, evenly chosen."""
     seen = np.flatnonzero((cube["valid"] > 0).any("neighborhood").to_numpy())
     if not len(seen):
@@ -180,10 +190,10 @@ def _grid(cube: xr.Dataset, groups: list[Group], stretch: Stretch, periods: list
     columns = 1 + max((len(rows) for _, rows in groups), default=0)
     figure, cells = _cells(len(groups), columns, gap_after_first=True)
     for row, (query, rows) in enumerate(groups):
-        _chip(cells[row][0], cube, query, periods[0], stretch, edge=BLUE)
+        draw_chip(cells[row][0], cube, query, periods[0], stretch, edge=BLUE)
         _label(cells[row][0], str(query), "", bold=True)
         for column, near in enumerate(rows.itertuples(), start=1):
-            _chip(cells[row][column], cube, near.neighbor, periods[0], stretch)
+            draw_chip(cells[row][column], cube, near.neighbor, periods[0], stretch)
             _label(cells[row][column], str(near.neighbor), _apart(near))
     return figure
 
@@ -200,7 +210,7 @@ def _strips(cube: xr.Dataset, groups: list[Group], stretch: Stretch, periods: li
         places += [(near.neighbor, _apart(near), False) for near in rows.itertuples()]
         for label, words, main in places:
             for cell, period in zip(cells[row], periods, strict=True):
-                _chip(cell, cube, label, period, stretch, edge=BLUE if main else GREY)
+                draw_chip(cell, cube, label, period, stretch, edge=BLUE if main else GREY)
             _row_label(cells[row][0], str(label), words, bold=main)
             row += 1
     for cell, period_name in zip(cells[0], names, strict=True):
@@ -239,7 +249,7 @@ def _cells(
     return figure, cells
 
 
-def _chip(
+def draw_chip(
     axes: Any,
     cube: xr.Dataset,
     label: Hashable,
@@ -248,8 +258,9 @@ def _chip(
     *,
     edge: str = GREY,
 ) -> None:
+    """Draw a chip, north up; hatched where no pixel is valid."""
     chip = cube["image"].isel(period=period).sel(neighborhood=label, band=list(stretch.bands))
-    picture = stretch.paint(_north_up(cube, label, chip.transpose("band", "y", "x").to_numpy()))
+    picture = stretch.paint(north_up(cube, label, chip.transpose("band", "y", "x").to_numpy()))
     height, width = picture.shape[:2]
     if not picture[..., 3].all():
         axes.add_patch(Rectangle((0, 0), width, height, facecolor=MISSING, edgecolor=GREY,
@@ -261,7 +272,7 @@ def _chip(
                              linewidth=2.0 if edge == BLUE else 0.6, zorder=2))  # fmt: skip
 
 
-def _north_up(
+def north_up(
     cube: xr.Dataset, label: Hashable, chip: NDArray[np.floating[Any]]
 ) -> NDArray[np.floating[Any]]:
     """Turn a chip so that north is at the top and east on the right."""

@@ -16,10 +16,10 @@ from eocausal.errors import AlignmentError
 from eocausal.reports.contact_sheet import (
     CaptionedFigure,
     Stretch,
-    _checked_bands,
-    _chip,
-    _north_up,
-    _periods,
+    checked_bands,
+    draw_chip,
+    drawn_periods,
+    north_up,
 )
 from eocausal.reports.plots import BLUE, INK, ORANGE, house_style
 from eocausal.reports.tables import format_number
@@ -114,7 +114,7 @@ def salience_figure(
     check_same_neighborhoods(drawn, own, what="salience", of="figure")
     present = check_cube(cube).indexes["neighborhood"]
     check_same_neighborhoods(drawn, present, what="cube", of="figure")
-    stretch = Stretch.of(cube, _checked_bands(cube, bands))
+    stretch = Stretch.of(cube, checked_bands(cube, bands))
     maps = salience.sel(neighborhood=drawn)
     if "period" not in maps.dims:
         maps = maps.expand_dims("period", 1)
@@ -138,7 +138,7 @@ def _shared_periods(cube: xr.Dataset, maps: xr.DataArray) -> list[int]:
             cause="Each map is drawn over its own chip.",
             next_step="Give the cube from which the salience was computed.",
         )
-    return _periods(cube)
+    return drawn_periods(cube)
 
 
 def _draw(
@@ -162,7 +162,7 @@ def _draw(
                 axes = figure.add_axes((left, bottom / height, CELL / width, CELL / height))
                 axes.set_axis_off()
                 if k == 0:
-                    _chip(axes, cube, label, period, stretch)
+                    draw_chip(axes, cube, label, period, stretch)
                     axes.set_title(_title(cube, label, period), fontsize=8, pad=3, color=INK)
                 else:
                     _overlay(axes, cube, maps, label, period, stretch, scale)
@@ -187,7 +187,7 @@ def _overlay(
     scale: _Scale,
 ) -> None:
     chip = cube["image"].isel(period=period).sel(neighborhood=label, band=list(stretch.bands))
-    picture = stretch.paint(_north_up(cube, label, chip.transpose("band", "y", "x").to_numpy()))
+    picture = stretch.paint(north_up(cube, label, chip.transpose("band", "y", "x").to_numpy()))
     grey = picture.copy()
     # a pale grey leaves room for the colors
     grey[..., :3] = 0.35 + 0.6 * picture[..., :3].mean(axis=-1, keepdims=True)
@@ -195,7 +195,7 @@ def _overlay(
     height, width = one.shape
     extent = (0, width, 0, height)
     axes.imshow(grey, extent=extent, interpolation="nearest")
-    over = scale.paint(_north_up(cube, label, one[None])[0])
+    over = scale.paint(north_up(cube, label, one[None])[0])
     axes.imshow(over, extent=extent, interpolation="nearest")
 
 

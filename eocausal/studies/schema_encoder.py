@@ -197,7 +197,7 @@ class EmbeddingSection(Section):
 class SalienceSection(Section):
     """Which pixels move the effect."""
 
-    method: Literal["gradient", "integrated_gradients", "occlusion"] = "integrated_gradients"
+    method: Literal["gradient", "integrated_gradients", "occlusion"] = "occlusion"
     places: Annotated[int, Field(ge=2, le=12)] = Field(
         default=6,
         description="Places drawn in the report, half with the largest and half with the "
