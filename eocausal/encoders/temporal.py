@@ -13,7 +13,15 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-__all__ = ["Head", "MeanDifference", "MeanPool", "MeanTrend", "MeanVariance", "clear_missing"]
+__all__ = [
+    "Deviations",
+    "Head",
+    "MeanDifference",
+    "MeanPool",
+    "MeanTrend",
+    "MeanVariance",
+    "clear_missing",
+]
 
 Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -195,3 +203,54 @@ class MeanVariance(_Unweighted):
     def build(self, n_features: int, *, seed: int) -> torch.nn.Module:
         """Build the module; it has nothing to draw."""
         return _ByFormula(_mean_variance)
+
+
+@dataclass(frozen=True, slots=True)
+class Deviations:
+    """Let another head see how each frame deviates from the mean of its sequence.
+
+    Places differ from each other far more than a place does from one year to the next; a head with
+    weights finds the change much sooner without these differences. The mean over the present
+    periods itself is not passed on: :class:`MeanPool` gives it.
+
+    Parameters
+    ----------
+    head
+        The head that sees the deviations, e.g.
+        :class:`~eocausal.encoders.temporal_networks.GRU`.
+    """
+
+    head: Head
+
+    @property
+    def name(self) -> str:
+        """Id string."""
+        return f"Deviations({self.head.name})"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the head has weights."""
+        return self.head.trained
+
+    def n_outputs(self, n_features: int) -> int:
+        """As many as the head gives."""
+        return self.head.n_outputs(n_features)
+
+    def build(self, n_features: int, *, seed: int) -> torch.nn.Module:
+        """Build the head, with the mean taken off what it sees."""
+        return _OfDeviations(self.head.build(n_features, seed=seed))
+
+
+class _OfDeviations(torch.nn.Module):
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self, features: torch.Tensor, present: torch.Tensor, years: torch.Tensor
+    ) -> torch.Tensor:
+        """Take off the mean over the present periods."""
+        features, years = clear_missing(features, present, years)
+        deviation = features - _mean(features, present)[:, None]
+        out: torch.Tensor = self.head(deviation, present, years)
+        return out

@@ -19,12 +19,15 @@ from eocausal.encoders.core import (
     standardise,
 )
 from eocausal.encoders.embedded_frames import EmbeddedFrames, embedding_cube
+from eocausal.encoders.objectives import Propensity
 from eocausal.encoders.random_conv import RandomConv
 from eocausal.encoders.sequence import FrameSequence, SequenceNetwork, seen_frames
 from eocausal.encoders.small_cnn import SmallCNN
-from eocausal.encoders.temporal import MeanDifference, MeanPool, MeanTrend, MeanVariance
+from eocausal.encoders.temporal import Deviations, MeanDifference, MeanPool, MeanTrend, MeanVariance
 from eocausal.encoders.temporal_networks import GRU, TemporalAttention, Transformer
+from eocausal.encoders.training import TrainingSchedule, train_encoder
 from eocausal.errors import EncoderError
+from eocausal.folds import SpatialBlocks
 from eocausal.simulate.changes import ChangeWorldConfig, simulate_changes
 
 SPEC = ImageSpec(("red", "nir"), "reflectance", 30.0, 12, 12)
@@ -308,6 +311,8 @@ def test_encoded_frames_give_what_images_give(world):
     images = world.cube["image"].to_numpy()
     encoder = whole.fit_sequence(images, years, image_spec(world.cube), seed=0)
     np.testing.assert_allclose(encoder.transform(images, years), features, rtol=1e-3, atol=1e-5)
+    labelled = encode(world.cube, encoder)
+    np.testing.assert_allclose(labelled, encoder.transform(images, years), rtol=1e-4, atol=1e-5)
 
 
 def test_encoded_frames_are_trained_as_any_network(world):
@@ -316,6 +321,23 @@ def test_encoded_frames_are_trained_as_any_network(world):
     backbone = FrameSequence(EmbeddedFrames(), GRU(6)).build(spec, seed=0)
     assert backbone.n_features == 6
     assert all(name.startswith("head.") for name, _ in backbone.module.named_parameters())
+
+
+def test_a_head_is_trained_on_encoded_frames_across_folds(world):
+    small = embedding_cube(encode(world.cube, RandomConv(features=16), seed=2), world.cube)
+    trained = train_encoder(
+        small,
+        FrameSequence(EmbeddedFrames(), Deviations(GRU(4))),
+        Propensity(),
+        world.units,
+        folds=SpatialBlocks(km=2, k=3),
+        schedule=TrainingSchedule(epochs=2, batch_size=16),
+    )
+    embedding = trained.encode(small)
+    assert embedding.dims == ("neighborhood", "feature")
+    assert embedding.shape == (60, 4)
+    assert np.isfinite(embedding).all()
+    assert trained.predict(small)["propensity"].between(0, 1).all()
 
 
 def test_a_cube_of_features_keeps_what_is_known_of_places(world):

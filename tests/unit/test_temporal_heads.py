@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from eocausal.encoders.temporal import Head, MeanDifference, MeanPool, MeanTrend, MeanVariance
+from eocausal.encoders.temporal import (
+    Deviations,
+    Head,
+    MeanDifference,
+    MeanPool,
+    MeanTrend,
+    MeanVariance,
+)
 from eocausal.encoders.temporal_networks import GRU, TemporalAttention, Transformer, encode_dates
 from eocausal.errors import EncoderError
 
@@ -16,12 +23,12 @@ TRAINED = (
     TemporalAttention(heads=4, keys=3, width=16, features=10),
     Transformer(layers=2, heads=2, width=12),
 )
-HEADS = FORMULAS + TRAINED
+HEADS = (*FORMULAS, *TRAINED, Deviations(TRAINED[0]))
 F, T = 5, 6
 
 
 def name_of(head: Head) -> str:
-    return type(head).__name__
+    return head.name.replace("(", " ").split()[0]
 
 
 every_head = pytest.mark.parametrize("head", HEADS, ids=name_of)
@@ -182,6 +189,21 @@ def test_mean_variance_is_numpys():
         f = features[i].numpy()[present[i].numpy()]
         np.testing.assert_allclose(out[i, F:], f.var(axis=0), rtol=1e-4)
     assert (out[1, F:] == 0).all()
+
+
+@pytest.mark.parametrize("inner", [MeanVariance(), *TRAINED], ids=name_of)
+def test_deviations_hide_what_a_place_is_like_and_show_what_changes(inner):
+    features, present, years = sequences()
+    head = Deviations(inner)
+    assert head.trained == inner.trained
+    assert head.n_outputs(F) == inner.n_outputs(F)
+    out = run(head, features, present, years)
+    torch.testing.assert_close(run(head, features + 5.0, present, years), out, rtol=1e-4, atol=1e-4)
+    centred = features[:1] - features[:1].mean(dim=1, keepdim=True)
+    torch.testing.assert_close(run(inner, centred, present[:1], years[:1]), out[:1])
+    changed = features.clone()
+    changed[0, 2] += 1.0
+    assert not torch.allclose(run(head, changed, present, years)[0], out[0], atol=1e-3)
 
 
 def test_only_mean_pool_is_the_mean():
