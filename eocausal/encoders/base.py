@@ -306,7 +306,8 @@ def _skeleton(cube: xr.Dataset, fitted: FittedEncoder) -> Skeleton:
     if fitted.sequence:
         table = table.assign_coords(valid=valid.mean("period"))
         if date is not None:
-            table = table.assign_coords(date=date.max("period"))
+            latest = np.fmax.reduce(date.to_numpy(), axis=1)  # max would be NaT where one is
+            table = table.assign_coords(date=("neighborhood", latest))
     else:
         kept = ("period", *_OF_PERIODS)
         table = table.assign_coords({n: cube[n] for n in kept if n in cube.coords})

@@ -108,7 +108,10 @@ class _Labelled:
 
     @property
     def in_memory(self) -> bool:
-        return isinstance(self.image.variable._data, np.ndarray)
+        data: Any = self.image.variable._data
+        while hasattr(data, "array"):
+            data = data.array
+        return isinstance(data, np.ndarray)
 
     @property
     def align(self) -> int:
@@ -167,10 +170,10 @@ class _Shards:
         from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
         from zarr.storage import LocalStore
 
-        codecs = getattr(array.metadata, "codecs", ())
+        codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
             return None
-        sharding: Any = codecs[0]
+        sharding = codecs[0]
         kinds = [type(c) for c in (*sharding.codecs, *sharding.index_codecs)]
         known = kinds == [BytesCodec, BloscCodec, BytesCodec, Crc32cCodec]
         little = sharding.codecs[0].to_dict()["configuration"] == {"endian": "little"}

@@ -2,10 +2,10 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,24 @@ import torch
 import xarray as xr
 import yaml
 
+from eocausal.encoders import base, stream
 from eocausal.encoders.base import encode, open_embedding, resolve_device
 from eocausal.encoders.cards import Weights, load_card
+from eocausal.encoders.chips import chips_of
 from eocausal.encoders.core import FittedEncoder, ImageSpec, Scaling, embed_array
+from eocausal.encoders.embedding_store import PartialStore
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.random_conv import GaussianPatches, RandomConv
-from eocausal.encoders.spectral import SpectralMeans
 from eocausal.encoders.weights import read_weights
-from eocausal.errors import DeviceError, EncoderError, ModelCardError, WeightsError
+from eocausal.errors import (
+    CubeError,
+    DeviceError,
+    EmbeddingError,
+    EncoderError,
+    ModelCardError,
+    WeightsError,
+)
+from eocausal.provenance import hash_tree
 
 
 def make_cube(image: np.ndarray) -> xr.Dataset:
@@ -180,6 +190,23 @@ def test_out_of_memory_halves_the_batch_and_goes_on():
     assert max(network.seen[4:]) == 4  # it learns: the large batch is not tried again
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_out_of_memory_halves_sequences_too():
+    class GreedyOfSequences(Greedy):
+        def forward(self, values, valid, years):
+            return super().forward(values.flatten(0, 1), valid).view(len(values), -1, 2).mean(dim=1)
+
+    network = GreedyOfSequences(room=10)
+    spec = ImageSpec(("b0", "b1"), "DN", 30.0, 8, 8)
+    fitted = FittedEncoder("greedy", spec, Scaling.identity(2), network, 2, sequence=True)
+    images = noise(40, 4, 2, 8, 8)
+    years = np.tile(np.arange(4, dtype=np.float32), (40, 1))
+    features = embed_array(fitted, images, years=years, batch_size=64, device="cpu")
+    np.testing.assert_allclose(features, images.mean(axis=(1, 3, 4)), atol=1e-6)
+    assert network.seen[:4] == [64, 32, 16, 8]
+    assert max(network.seen[4:]) == 8
+
+
 def test_out_of_memory_on_one_chip_is_an_error():
     fitted, _ = greedy(room=0)
     with pytest.raises(DeviceError, match="single chip"):
@@ -219,53 +246,190 @@ def test_scattered_pixels_leave_no_patch():
     assert np.isfinite(encode(cube, RandomConv(4, patch=1))).all()
 
 
-def test_a_reader_that_fails_leaves_no_store(tmp_path: Path):
+class Failing(xr.backends.BackendArray):
+    """Pixels whose rows from ``bad`` on cannot be read."""
+
+    def __init__(self, image: np.ndarray, bad: int) -> None:
+        self.image, self.bad, self.shape, self.dtype = image, bad, image.shape, image.dtype
+
+    def __getitem__(self, key):
+        if isinstance(rows := key.tuple[0], slice) and rows.stop - 1 > self.bad:
+            raise OSError("the disk went away")
+        return self.image[key.tuple]
+
+
+def failing(cube: xr.Dataset, bad: int) -> xr.Dataset:
+    lazy = cube.copy()
+    reader = xr.core.indexing.LazilyIndexedArray(Failing(cube["image"].values, bad))
+    lazy["image"] = (cube["image"].dims, reader)
+    return lazy
+
+
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of at most 16 neighborhoods, chunks of two pieces, so that small cubes have many."""
+    monkeypatch.setattr(stream, "_PIECE_ROWS", 16)
+    monkeypatch.setattr(stream, "_CHUNK_BYTES", 32 * 4 * 4)
+
+
+def test_a_reader_that_fails_leaves_the_old_embedding(tmp_path: Path, monkeypatch):
+    small_chunks(monkeypatch)
     image = noise(200, 1, 2, 8, 8)
     cube = make_cube(image)
     fitted = RandomConv(4).fit(image[:, 0], ImageSpec(("b0", "b1"), "DN", 30.0, 8, 8), seed=0)
     encode(cube, fitted, out=tmp_path / "e.zarr")
     before = open_embedding(tmp_path / "e.zarr")
-
-    class Broken(xr.backends.BackendArray):
-        shape, dtype = image.shape, image.dtype
-
-        def __getitem__(self, key):
-            rows = key.tuple[0]
-            if isinstance(rows, slice) and (rows.stop or 200) > 100:
-                raise OSError("the disk went away")
-            return image[key.tuple]
-
-    lazy = cube.copy()
-    lazy["image"] = (cube["image"].dims, xr.core.indexing.LazilyIndexedArray(Broken()))
-    with pytest.raises(OSError, match="disk went away"):
-        encode(lazy, fitted, out=tmp_path / "e.zarr", batch_size=8)
+    with pytest.raises(CubeError, match=r"rows \d+ to \d+ of the cube") as raised:
+        encode(failing(cube, 100), fitted, out=tmp_path / "e.zarr")
+    assert "OSError: the disk went away" in str(raised.value)
     xr.testing.assert_identical(open_embedding(tmp_path / "e.zarr"), before)
-    assert [p.name for p in tmp_path.iterdir()] == ["e.zarr"]
 
 
-def test_killed_while_encoding_leaves_no_store(tmp_path: Path):
-    code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-import time
-from test_encoder_faults import make_cube, noise
+@pytest.mark.usefixtures("one_thread")
+def test_what_was_encoded_before_a_failure_is_not_encoded_again(tmp_path: Path, monkeypatch):
+    small_chunks(monkeypatch)
+    fitted, network = greedy(room=99)
+    cube = make_cube(noise(200, 1, 2, 8, 8))
+    out, other = tmp_path / "e.zarr", tmp_path / "other.zarr"
+    key = stream.stream_key
+    monkeypatch.setattr(base, "stream_key", lambda lazy, chips, *rest: key(lazy, CHIPS, *rest))
+    CHIPS = chips_of(cube)
+    with pytest.raises(CubeError):
+        encode(failing(cube, 100), fitted, out=out, device="cpu")
+    network.seen.clear()
+    told: list[tuple[int, int]] = []
+    encode(cube, fitted, out=out, device="cpu", progress=lambda *c: told.append(c))
+    assert told[0][0] in (64, 96)
+    assert sum(network.seen) == 200 - told[0][0]
+    assert told[-1] == (200, 200)
+    encode(cube, fitted, out=other, device="cpu")
+    assert hash_tree(out) == hash_tree(other)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.zarr", "other.zarr"]
+
+
+CUT_OFF = """
+import sys
+sys.path.insert(0, {tests!r})
+import pytest, time
+from test_encoder_faults import make_cube, noise, small_chunks
 from eocausal.encoders.base import encode
 from eocausal.encoders.random_conv import RandomConv
 def tell(done, total):
     print(done, flush=True)
     time.sleep(0.2)
-encode(make_cube(noise(400, 1, 2, 8, 8)), RandomConv(8), out={str(tmp_path / "e.zarr")!r},
-       batch_size=1, progress=tell)
+small_chunks(pytest.MonkeyPatch())
+encode(make_cube(noise(400, 1, 2, 8, 8)), RandomConv(4), out={out!r}, progress=tell)
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch, how: signal.Signals
+):
+    out = tmp_path / "e.zarr"
+    code = CUT_OFF.format(tests=str(Path(__file__).parent), out=str(out))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert child.stdout is not None
-    child.stdout.readline()
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    time.sleep(0.1)
-    assert list(tmp_path.iterdir()) == []
+    for _ in range(6):
+        child.stdout.readline()
+    os.kill(child.pid, how)
+    child.communicate()
+    assert child.returncode != 0
     with pytest.raises(EncoderError, match="no embedding at"):
-        open_embedding(tmp_path / "e.zarr")
+        open_embedding(out)
+    done = len(list((tmp_path / "e.zarr.partial" / "done").iterdir()))
+    assert 1 <= done < 13
+    small_chunks(monkeypatch)
+    cube = make_cube(noise(400, 1, 2, 8, 8))
+    told: list[int] = []
+    encode(cube, RandomConv(4), out=out, progress=lambda d, _: told.append(d))
+    assert told[0] == 32 * done
+    encode(cube, RandomConv(4), out=tmp_path / "whole.zarr")
+    assert hash_tree(out) == hash_tree(tmp_path / "whole.zarr")
+    assert not (tmp_path / "e.zarr.partial").exists()
+
+
+def cut_off_before_the_end(*arguments: object, **options: object) -> list[int]:
+    """Encode all chunks but do not finish; what progress told."""
+    told: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartialStore, "finish", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            encode(*arguments, progress=lambda done, _: told.append(done), **options)
+    return told
+
+
+def test_other_features_start_anew(tmp_path: Path, monkeypatch):
+    small_chunks(monkeypatch)
+    cube = make_cube(noise(100, 1, 2, 8, 8))
+    changed = cube.assign(image=cube["image"].where(cube["neighborhood"] != 99, 5.0))
+    out = tmp_path / "e.zarr"
+    for other, encoder, seed in (
+        (cube, RandomConv(4), 0),
+        (cube, RandomConv(8), 0),
+        (cube, RandomConv(4), 1),
+        (changed, RandomConv(4), 1),
+    ):
+        assert cut_off_before_the_end(other, encoder, seed=seed, out=out)[0] == 16
+        assert cut_off_before_the_end(other, encoder, seed=seed, out=out) == [100]
+
+
+def test_a_full_disk_is_a_typed_error_and_what_is_done_is_kept(tmp_path: Path, monkeypatch):
+    small_chunks(monkeypatch)
+    cube = make_cube(noise(100, 1, 2, 8, 8))
+    out = tmp_path / "e.zarr"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(done: int, total: int) -> None:
+        if done == 48:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+
+    try:
+        with pytest.raises(EncoderError, match="cannot be written"):
+            encode(cube, RandomConv(4), out=out, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not out.exists()
+    assert len(list((tmp_path / "e.zarr.partial" / "done").iterdir())) == 1
+    encode(cube, RandomConv(4), out=out)
+    encode(cube, RandomConv(4), out=tmp_path / "other.zarr")
+    assert hash_tree(out) == hash_tree(tmp_path / "other.zarr")
+
+
+def test_two_runs_do_not_make_one_embedding(tmp_path: Path):
+    cube = make_cube(noise(20, 1, 2, 8, 8))
+    store = PartialStore(tmp_path / "e.zarr", "key", 4)
+    with store.claimed(), pytest.raises(EncoderError, match="made by another process"):
+        encode(cube, RandomConv(4), out=tmp_path / "e.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_part_is_not_deleted(tmp_path: Path):
+    mine = tmp_path / "e.zarr.partial"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(EncoderError, match="is not an embedding that was cut off"):
+        encode(make_cube(noise(5, 1, 2, 8, 8)), RandomConv(4), out=tmp_path / "e.zarr")
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_feature_that_overflows_is_named_and_not_written(tmp_path: Path):
+    class Overflowing(torch.nn.Module):
+        def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+            means = values.mean(dim=(2, 3))
+            return torch.where(means > 0.05, torch.inf, means)
+
+    image = noise(50, 1, 2, 8, 8) * 0.01
+    image[7, 0, 0] += 1.0
+    spec = ImageSpec(("b0", "b1"), "DN", 30.0, 8, 8)
+    fitted = FittedEncoder("overflowing", spec, Scaling.identity(2), Overflowing(), 2)
+    for out in (None, tmp_path / "e.zarr"):
+        with pytest.raises(EmbeddingError, match=r"1 rows .* 7"):
+            encode(make_cube(image), fitted, out=out)
+    assert not (tmp_path / "e.zarr").exists()
 
 
 def test_a_store_of_something_else_is_named(tmp_path: Path):
@@ -291,7 +455,7 @@ def test_a_folder_that_is_no_embedding_is_not_deleted(tmp_path: Path):
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     with pytest.raises(EncoderError, match="is not an embedding"):
-        encode(make_cube(noise(5, 1, 2, 8, 8)), SpectralMeans(), out=mine)
+        encode(make_cube(noise(5, 1, 2, 8, 8)), RandomConv(4), out=mine)
     assert (mine / "thesis.txt").read_text() == "years of work"
     for _ in range(2):
-        encode(make_cube(noise(5, 1, 2, 8, 8)), SpectralMeans(), out=tmp_path / "e.zarr")
+        encode(make_cube(noise(5, 1, 2, 8, 8)), RandomConv(4), out=tmp_path / "e.zarr")

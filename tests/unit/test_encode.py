@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import xarray as xr
 
 from eocausal.contracts import check_cube, check_embedding
+from eocausal.encoders import stream
 from eocausal.encoders.base import (
     embed_array,
     encode,
@@ -19,9 +21,9 @@ from eocausal.encoders.base import (
     open_embedding,
     resolve_device,
 )
+from eocausal.encoders.devices import single_threaded_pool
 from eocausal.encoders.random_conv import RandomConv
 from eocausal.encoders.registry import load_encoder
-from eocausal.encoders.spectral import SpectralMeans
 from eocausal.errors import CubeError, DeviceError, EncoderError
 from eocausal.provenance import hash_tree
 
@@ -103,10 +105,10 @@ def test_chips_with_no_valid_share_are_nan_whatever_their_pixels():
 
 def test_an_unknown_date_makes_the_last_date_unknown():
     cube = make_cube(periods=2).assign_coords(last_date=("period", ["", "2001-05-05"]))
-    assert encode(cube, SpectralMeans()).attrs["last_image_date"] == ""
+    assert encode(cube, ENCODER).attrs["last_image_date"] == ""
     cube["valid"][:, 0] = 0.0
-    assert encode(cube, SpectralMeans()).attrs["last_image_date"] == "2001-05-05"
-    assert encode(cube.drop_vars("last_date"), SpectralMeans()).attrs["last_image_date"] == ""
+    assert encode(cube, ENCODER).attrs["last_image_date"] == "2001-05-05"
+    assert encode(cube.drop_vars("last_date"), ENCODER).attrs["last_image_date"] == ""
 
 
 @pytest.mark.parametrize("name", ["random_conv", "resnet18"])
@@ -119,18 +121,32 @@ def test_batch_size_does_not_matter(name):
         np.testing.assert_allclose(other, whole, rtol=1e-5, atol=1e-5 * np.nanmax(np.abs(whole)))
 
 
-def test_threads_do_not_matter():
-    cube = make_cube()
+def test_threads_change_no_bit_and_are_put_back():
+    cube = make_cube(n=200)
+    fitted = fit_encoder(cube, ENCODER)
     before = torch.get_num_threads()
+    found = []
     try:
-        torch.set_num_threads(1)
-        one = encode(cube, ENCODER)
-        torch.set_num_threads(3)
-        two = encode(cube, ENCODER)
-        assert torch.get_num_threads() == 3
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(encode(cube, fitted, batch_size=16))
+            assert torch.get_num_threads() == threads
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(torch.get_num_threads).result() == threads
     finally:
         torch.set_num_threads(before)
-    np.testing.assert_allclose(one, two, rtol=1e-5)
+    np.testing.assert_array_equal(*found)
+
+
+def test_each_thread_of_the_pool_runs_torch_alone():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with single_threaded_pool(3) as pool:
+            assert set(pool.map(lambda _: torch.get_num_threads(), range(9))) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_cube_on_disk_gives_the_same_as_in_memory(tmp_path: Path):
@@ -144,20 +160,13 @@ def test_cube_on_disk_gives_the_same_as_in_memory(tmp_path: Path):
     expected = encode(cube, ENCODER, seed=2)
     for chunks in (None, {}):
         with xr.open_zarr(tmp_path / "cube.zarr", consolidated=False, chunks=chunks) as stored:
-            seen: list[tuple[int, int]] = []
-            found = encode(
-                stored,
-                ENCODER,
-                seed=2,
-                batch_size=4,
-                progress=lambda done, total, seen=seen: seen.append((done, total)),
-            )
+            found = encode(stored, ENCODER, seed=2)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
-        assert seen == [(16, 40), (32, 40), (40, 40)]
 
 
-def test_a_cube_is_never_read_whole():
-    cube = make_cube(n=600, size=16)
+def test_a_cube_is_never_read_whole(monkeypatch):
+    monkeypatch.setattr(stream, "_PIECE_BYTES", 1 << 18)
+    cube = make_cube(n=600)
     largest = 0
 
     class Recorder(xr.backends.BackendArray):
@@ -171,14 +180,14 @@ def test_a_cube_is_never_read_whole():
         def _read(self, key):
             nonlocal largest
             values = cube["image"].values[key]
-            largest = max(largest, len(values))
+            largest = max(largest, values.nbytes)
             return values
 
     lazy = cube.copy()
     lazy["image"] = (cube["image"].dims, xr.core.indexing.LazilyIndexedArray(Recorder()))
-    fitted = fit_encoder(cube, SpectralMeans())
-    embedding = encode(lazy, fitted, batch_size=8)
-    assert 0 < largest <= 64
+    fitted = fit_encoder(cube, ENCODER)
+    embedding = encode(lazy, fitted)
+    assert 0 < largest <= 1 << 18
     np.testing.assert_array_equal(embedding, encode(cube, fitted))
 
 
@@ -312,6 +321,6 @@ def test_gpu_agrees_with_cpu(name):
 
 
 def test_embedding_keeps_its_contract():
-    check_embedding(encode(make_cube(periods=2), SpectralMeans()))
+    check_embedding(encode(make_cube(periods=2), ENCODER))
     spec = image_spec(make_cube())
     assert (spec.bands, spec.units, spec.height) == (BANDS, "DN", 16)
