@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eocausal.contracts import NEIGHBORHOOD, check_columns, check_same_neighborhoods, some
 from eocausal.encoders.core import Float32
+from eocausal.encoders.objectives import TrainingHead
 from eocausal.errors import AlignmentError, EncoderError, FoldError
 
 if TYPE_CHECKING:
@@ -110,24 +111,41 @@ def parts_of(k: int, held_out: int) -> tuple[Parts, ...]:
 
 
 class Aligned(torch.nn.Module):
-    """A network, its features moved to mean 0, turned and scaled."""
+    """What a network's head says, and the network's features moved to mean 0, turned and scaled.
+
+    What the head says comes first: networks agree on what a logit is, however their features lie.
+    """
 
     centre: torch.Tensor
     turn: torch.Tensor
 
-    def __init__(self, network: torch.nn.Module, centre: torch.Tensor, turn: torch.Tensor) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        head: TrainingHead,
+        centre: torch.Tensor,
+        turn: torch.Tensor,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.head = head
         self.register_buffer("centre", centre)
         self.register_buffer("turn", turn)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return ``(features - centre) turn``, ``(n, f)``."""
+        """Return the scores and ``(features - centre) turn``, ``(n, outputs + f)``."""
         features: torch.Tensor = self.network(*inputs)
-        return (features - self.centre) @ self.turn
+        turned = (features - self.centre) @ self.turn
+        return torch.cat([self.head.scores(features), turned], dim=1)
 
 
-def align(network: torch.nn.Module, features: Float32, reference: Float32, number: int) -> Aligned:
+def align(
+    network: torch.nn.Module,
+    head: TrainingHead,
+    features: Float32,
+    reference: Float32,
+    number: int,
+) -> Aligned:
     """Turn a network's features onto a reference (orthogonal Procrustes; Schönemann 1966).
 
     ``R = U V'`` with ``U S V'`` the singular value decomposition of ``(F - mean)' (G - mean)``; it
@@ -135,8 +153,8 @@ def align(network: torch.nn.Module, features: Float32, reference: Float32, numbe
 
     Parameters
     ----------
-    network
-        The network of these features.
+    network, head
+        The network of these features, and what was trained on them.
     features, reference
         ``(n, f)`` of the same chips; the reference has seen no label.
     number
@@ -162,6 +180,7 @@ def align(network: torch.nn.Module, features: Float32, reference: Float32, numbe
     turn = (left @ right) / size
     return Aligned(
         network,
+        head,
         torch.from_numpy(centre.astype(np.float32)),
         torch.from_numpy(turn.astype(np.float32)),
     )

@@ -148,18 +148,19 @@ class _DragonnetHead(TrainingHead):
         torch.nn.init.constant_(self.logit.bias, float(np.log(share / (1.0 - share))))
         self.scale.set(labels.mean[:, 1:], labels.weight[:, 1:])
 
-    def _standardised(self, features: torch.Tensor) -> torch.Tensor:
-        return torch.cat([arm(features) for arm in self.arms], dim=1)
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.logit(features), *(arm(features) for arm in self.arms)], dim=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        outcomes = self.scale.restore(self._standardised(features))
-        return torch.cat([self.logit(features), outcomes], dim=1)
+        scores = self.scores(features)
+        return torch.cat([scores[:, :1], self.scale.restore(scores[:, 1:])], dim=1)
 
     def loss(
         self, features: torch.Tensor, targets: Targets | None, anchors: torch.Tensor | None
     ) -> torch.Tensor:
         assert targets is not None
-        logit, fitted = self.logit(features[0])[:, 0], self._standardised(features[0])
+        scores = self.scores(features[0])
+        logit, fitted = scores[:, 0], scores[:, 1:]
         error = self.scale.standardise(targets.mean[:, 1:]) - fitted
         weight = targets.weight[:, 1:]
         crossentropy = functional.binary_cross_entropy_with_logits(

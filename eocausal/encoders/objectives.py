@@ -114,6 +114,10 @@ class TrainingHead(torch.nn.Module):
         """
         return None
 
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Return predictions ``(n, len(outputs))`` on the scale of the loss."""
+        raise NotImplementedError
+
     def loss(
         self, features: torch.Tensor, targets: Targets | None, anchors: torch.Tensor | None
     ) -> torch.Tensor:
@@ -305,9 +309,12 @@ class _PropensityHead(TrainingHead):
         share = float(np.average(labels.mean[:, 0], weights=labels.weight[:, 0]))
         torch.nn.init.constant_(self.logit.bias, float(np.log(share / (1.0 - share))))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
         logit: torch.Tensor = self.logit(features)
         return logit
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.scores(features)
 
     def loss(
         self, features: torch.Tensor, targets: Targets | None, anchors: torch.Tensor | None
@@ -377,14 +384,18 @@ class _OutcomeHead(TrainingHead):
         assert labels is not None
         self.scale.set(labels.mean, labels.weight)
 
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = self.mean(features)
+        return mean
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.scale.restore(self.mean(features))
+        return self.scale.restore(self.scores(features))
 
     def loss(
         self, features: torch.Tensor, targets: Targets | None, anchors: torch.Tensor | None
     ) -> torch.Tensor:
         assert targets is not None
-        error = self.mean(features[0]) - self.scale.standardise(targets.mean)
+        error = self.scores(features[0]) - self.scale.standardise(targets.mean)
         return weighted_mean(error.square(), targets.weight)
 
     def table(self, raw: Float64) -> dict[str, Float64]:

@@ -78,8 +78,10 @@ class TrainedEncoder:
     """Networks of a cross-fitted training; make one with :func:`~.training.train_encoder`.
 
     Network k never saw the treatment or the outcome of fold k, neither for its weights nor to
-    decide when to stop. Networks have one coordinate system: each one's features are turned onto
-    those of the common first weights, on chips alone. A model fitted on the embedding of all folds
+    decide when to stop. The first features of an embedding are what the heads say (logit of
+    treatment, outcomes in standard deviations), which means the same whatever the network; the
+    others are each network's own, turned onto those of the common first weights, on chips alone,
+    and agree only as far as that carries. A model fitted on the embedding of all folds
     is therefore clean of a unit's own labels in that unit's features, while the networks of other
     folds did learn from them: cross-fit such a model with the same folds, or use :meth:`predict`.
 
@@ -237,6 +239,7 @@ class TrainedEncoder:
             "encoder": self.name,
             "weights_sha256": self.weights_sha256,
             "objective": self.objective.name,
+            "leading_features": ", ".join(self.scored[0].head.outputs) if self.scored else "",
             "cross_fitted": "by fold" if self.objective.columns else "no label was used",
         }
         if out is not None:

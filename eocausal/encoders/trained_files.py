@@ -56,13 +56,9 @@ def save_trained(trained: TrainedEncoder, path: Path, *, key: str = "") -> None:
         networks = []
         for k, encoder in enumerate(trained.networks):
             file = f"network_{k}.safetensors"
-            modules = {"network": encoder.network}
-            if trained.scored:
-                modules["head"] = trained.scored[k].head
             tensors = {
-                f"{part}/{name}": tensor.detach().contiguous().clone()
-                for part, module in modules.items()
-                for name, tensor in module.state_dict().items()
+                name: tensor.detach().contiguous().clone()
+                for name, tensor in encoder.network.state_dict().items()
             }
             save_file(tensors, temporary / file)
             networks.append(
@@ -207,11 +203,12 @@ def _network(
 ) -> tuple[FittedEncoder, Scored | None]:
     """Build one network and its head, and fill in the weights."""
     backbone = architecture.build(spec, seed=0)
-    network, module = backbone.module, backbone.module
-    if "network/turn" in tensors:
-        features = backbone.n_features
-        network = Aligned(module, torch.zeros(features), torch.zeros(features, features))
-    _fill(network, tensors, "network/")
+    network, scored, features = backbone.module, None, backbone.n_features
+    if objective.columns:
+        head = objective.head(features, seed=0)
+        scored = Scored(network, head)
+        network = Aligned(network, head, torch.zeros(features), torch.zeros(features, features))
+    network.load_state_dict(tensors)
     encoder = FittedEncoder(
         name=entry["name"],
         spec=spec,
@@ -222,14 +219,4 @@ def _network(
         minimum_pixels=entry["minimum_pixels"],
         sequence=architecture.sequence,
     )
-    if not objective.columns:
-        return encoder, None
-    head = objective.head(backbone.n_features, seed=0)
-    _fill(head, tensors, "head/")
-    return encoder, Scored(module, head).eval().requires_grad_(False)
-
-
-def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str) -> None:
-    module.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    )
+    return encoder, scored and scored.eval().requires_grad_(False)

@@ -315,13 +315,15 @@ def _networks(
 ) -> tuple[FittedEncoder, ...]:
     """Make fitted encoders of one coordinate system; a single network keeps its own."""
 
-    def encoder(network: torch.nn.Module, scaling: Scaling, name: str) -> FittedEncoder:
+    def encoder(
+        network: torch.nn.Module, scaling: Scaling, name: str, scores: int = 0
+    ) -> FittedEncoder:
         return FittedEncoder(
             name=name,
             spec=spec,
             scaling=scaling,
             network=network.eval().requires_grad_(False),
-            n_features=backbone.n_features,
+            n_features=scores + backbone.n_features,
             weights_sha256=weights_hash(network),
             minimum_pixels=backbone.minimum_pixels,
             sequence=architecture.sequence,
@@ -349,10 +351,11 @@ def _networks(
         )  # fmt: skip
 
     reference = features(encoder(backbone.module, everywhere, "reference"))
-    return tuple(
-        encoder(align(o.network, features(o), reference, task.number), task.scaling, o.name)
-        for o, task in zip(own, tasks, strict=True)
-    )
+    networks = []
+    for f, o, task in zip(fitted, own, tasks, strict=True):
+        aligned = align(f.network, f.head, features(o), reference, task.number)
+        networks.append(encoder(aligned, task.scaling, o.name, len(f.head.outputs)))
+    return tuple(networks)
 
 
 def _table(cube: xr.Dataset, fold: Int64) -> pd.DataFrame:

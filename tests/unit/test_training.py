@@ -148,6 +148,9 @@ def test_the_embedding_is_one_with_folds_and_says_so(propensity, tmp_path):
     assert embedding.attrs["cross_fitted"] == "by fold"
     assert embedding.attrs["weights_sha256"] == propensity.weights_sha256
     assert (embedding["fold"].to_series() == propensity.fold).all()
+    assert embedding.attrs["leading_features"] == "logit"
+    p = propensity.predict(CUBE, device="cpu")["propensity"]
+    np.testing.assert_allclose(1 / (1 + np.exp(-embedding[:, 0])), p, rtol=1e-5)
     row = embedding.sel(neighborhood="n07")
     chip = CUBE["image"].sel(neighborhood="n07").values
     own = propensity.networks[int(row["fold"])].transform(chip)[0]
@@ -162,7 +165,7 @@ def test_networks_have_one_coordinate_system(propensity):
     features = [network.transform(images) for network in propensity.networks]
     for one, two in ((0, 1), (1, 2)):
         same = np.mean(
-            [np.corrcoef(features[one][:, j], features[two][:, j])[0, 1] for j in range(6)]
+            [np.corrcoef(features[one][:, j], features[two][:, j])[0, 1] for j in range(7)]
         )
         assert same > 0.7
 
@@ -172,12 +175,14 @@ def test_procrustes_undoes_a_turn():
     reference = rng.normal(size=(200, 5)) * [3, 2, 1, 1, 0.5]
     turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
     turned = (7 * reference @ turn + 4).astype(np.float32)
-    back = align(torch.nn.Identity(), turned, reference.astype(np.float32), 0)
-    found = back(torch.from_numpy(turned)).numpy()
+    head = Propensity().head(5, seed=0)
+    back = align(torch.nn.Identity(), head, turned, reference.astype(np.float32), 0)
+    found = back(torch.from_numpy(turned)).detach().numpy()
+    np.testing.assert_array_equal(found[:, 0], head(torch.from_numpy(turned)).detach()[:, 0])
     expected = reference - reference.mean(axis=0)
-    np.testing.assert_allclose(found, expected / np.sqrt(np.mean(expected**2)), atol=1e-4)
+    np.testing.assert_allclose(found[:, 1:], expected / np.sqrt(np.mean(expected**2)), atol=1e-4)
     with pytest.raises(EncoderError, match="the same for all chips"):
-        align(torch.nn.Identity(), np.ones((9, 5), np.float32), turned[:9], 0)
+        align(torch.nn.Identity(), head, np.ones((9, 5), np.float32), turned[:9], 0)
 
 
 def test_places_without_a_fold_get_the_mean_over_networks():
