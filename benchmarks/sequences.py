@@ -28,7 +28,7 @@ import xarray as xr
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from eocausal.encoders.base import encode
 from eocausal.encoders.embedded_frames import EmbeddedFrames, embedding_cube
@@ -67,18 +67,22 @@ def auc_within(treated: np.ndarray, score: np.ndarray, fold: np.ndarray) -> floa
 
 
 def by_ridge(features: np.ndarray, units: pd.DataFrame, fold: np.ndarray) -> Result:
-    """Cross-fitted AUC of treatment and R2 of growth, by penalised linear models."""
+    """Cross-fitted AUC of treatment and R2 of growth, by penalised linear models.
+
+    Standardised features are cut at 10 sd: one that hardly varies in training may do so elsewhere.
+    """
     treated, growth = units["treated"].to_numpy(), units["objects"].to_numpy(dtype=float)
     score, fit = np.empty(len(units)), np.empty(len(units))
     logistic = LogisticRegressionCV(
         Cs=np.logspace(-5, -1, 5), cv=3, scoring="neg_log_loss", l1_ratios=(0,),
         use_legacy_attributes=False, max_iter=500,
     )  # fmt: skip
+    cut = FunctionTransformer(np.clip, kw_args={"a_min": -10.0, "a_max": 10.0})
     for k in np.unique(fold):
         train, test = fold != k, fold == k
-        model = make_pipeline(StandardScaler(), logistic).fit(features[train], treated[train])
+        model = make_pipeline(StandardScaler(), cut, logistic).fit(features[train], treated[train])
         score[test] = model.decision_function(features[test])
-        ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 6, 13)))
+        ridge = make_pipeline(StandardScaler(), cut, RidgeCV(np.logspace(0, 6, 13)))
         fit[test] = ridge.fit(features[train], growth[train]).predict(features[test])
     return auc_within(treated, score, fold), r2_score(growth, fit)
 
