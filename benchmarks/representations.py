@@ -20,8 +20,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import xarray as xr
-from eocausal.encoders.objectives import Dragonnet, Propensity
-from eocausal.encoders.training import TrainedEncoder, TrainingSchedule, train_encoder
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
@@ -30,9 +28,14 @@ from sklearn.preprocessing import StandardScaler
 
 from eocausal.encoders.base import encode
 from eocausal.encoders.core import Encoder
+from eocausal.encoders.dragonnet import Dragonnet
+from eocausal.encoders.objectives import Propensity
 from eocausal.encoders.random_conv import RandomConv
+from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.small_cnn import SmallCNN
 from eocausal.encoders.spectral import SpectralStats
+from eocausal.encoders.trained import TrainedEncoder
+from eocausal.encoders.training import train_encoder
 from eocausal.folds import SpatialBlocks
 from eocausal.simulate.objects import ObjectWorld, ObjectWorldConfig, simulate_objects
 

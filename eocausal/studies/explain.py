@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eocausal.encoders.core import FittedEncoder
     from eocausal.encoders.salience import Target
     from eocausal.encoders.salience_methods import Method
+    from eocausal.encoders.trained import TrainedEncoder
     from eocausal.estimators.learners import FittedEffects
     from eocausal.reports.content import Picture
 
@@ -28,7 +29,10 @@ NAME = "effect expected from the image"
 
 
 def explain(space: Workspace, progress: Advance) -> list[str]:
-    """Map which pixels move the effect, where it is largest and where it is smallest."""
+    """Map which pixels move the effect, where it is largest and where it is smallest.
+
+    With a cross-fitted encoder these are places of the trial: each has one network.
+    """
     from eocausal.encoders.salience_files import write_salience
     from eocausal.reports.plots import to_png
     from eocausal.reports.salience import salience_figure
@@ -40,9 +44,13 @@ def explain(space: Workspace, progress: Advance) -> list[str]:
         space.trial, space.tables.units, space.embedding,
         outcome=spec.outcome, covariates=space.tables.covariates,
     )  # fmt: skip
-    drawn = _extremes(fitted.predict(space.embedding)[0], section.places)
+    effect, trained = fitted.predict(space.embedding)[0], trained_encoder(space)
+    fold = trained.fold if trained is not None and len(trained.networks) > 1 else None
+    if fold is not None:
+        effect = effect[effect.index.isin(fold.index[fold >= 0])]
+    drawn = _extremes(effect, section.places)
     progress(1, 3)
-    found = _salience(space, fitted, drawn, salience_method_of(section))
+    found = _salience(space, fitted, drawn, trained, salience_method_of(section))
     progress(2, 3)
     write_salience(found, space.cube, space.folder / "salience")
     item = salience_figure(space.cube, found, neighborhoods=drawn)
@@ -61,7 +69,11 @@ def _extremes(effect: pd.Series, count: int) -> list[Hashable]:
 
 
 def _salience(
-    space: Workspace, fitted: FittedEffects, places: list[Hashable], method: Method
+    space: Workspace,
+    fitted: FittedEffects,
+    places: list[Hashable],
+    trained: TrainedEncoder | None,
+    method: Method,
 ) -> xr.DataArray:
     from eocausal.encoders.salience import salience, salience_by_fold
 
@@ -73,15 +85,12 @@ def _salience(
         unit = space.study.report.unit or "1"
         return Target.linear(encoder, coefficients, intercept, name=NAME, units=unit)
 
-    trained = trained_encoder(space)
     if trained is None or len(trained.networks) == 1:
         encoder = trained.networks[0] if trained is not None else _fitted(space)
         return salience(space.cube, target(encoder), method, neighborhoods=places)
     fold = trained.fold.reindex(pd.Index(places))
-    known = fold[fold >= 0]
-    return salience_by_fold(
-        space.cube, {k: target(trained.networks[k]) for k in known.unique()}, known, method
-    )
+    targets = {k: target(trained.networks[k]) for k in fold.unique()}
+    return salience_by_fold(space.cube, targets, fold, method)
 
 
 def _fitted(space: Workspace) -> FittedEncoder:
