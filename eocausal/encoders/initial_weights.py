@@ -10,6 +10,16 @@ import torch
 
 __all__ = ["draw_weights", "untouched_seeds"]
 
+_ZERO = (
+    "bias",
+    "bias_table",
+    "class_token",
+    "pos_embedding",
+    "rel_pos_h",
+    "rel_pos_w",
+    "rel_pos_t",
+)
+
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
@@ -23,7 +33,7 @@ def draw_weights(network: torch.nn.Module, seed: int) -> None:
     """Draw the weights of a network in place: He et al. 2015, eq. 10 (normal, variance 2 / fan-in).
 
     Drawn with numpy, so that they depend neither on the version of torch nor on global seeds.
-    Biases and position tables become 0; the scales of normalisation layers stay at 1.
+    Biases, tokens and position tables become 0; the scales of normalisation layers stay at 1.
 
     Parameters
     ----------
@@ -35,7 +45,7 @@ def draw_weights(network: torch.nn.Module, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.endswith(("bias", "bias_table")):
+            if name.endswith(_ZERO):
                 parameter.zero_()
             elif name.endswith("weight") and parameter.dim() >= 2:
                 draw = rng.standard_normal(tuple(parameter.shape), np.float32)

@@ -147,7 +147,7 @@ class _VideoNetwork(ABC):
         sha256 = ""
         if self.weights is None:
             _replace_stem(network, _COLOURS, spec.bands)
-            _draw(network, seed)
+            draw_weights(network, seed)
         else:
             expected = Weights(
                 file=self.weights.name,
@@ -352,15 +352,6 @@ def _replace_stem(network: torch.nn.Module, own: tuple[str, ...], bands: tuple[s
         if stem.bias is not None and new.bias is not None:
             new.bias.copy_(stem.bias)
     replace_module(network, stem, new)
-
-
-def _draw(network: torch.nn.Module, seed: int) -> None:
-    """Draw the weights; tables of positions and the class token begin at 0."""
-    draw_weights(network, seed)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "rel_pos" in name or name.endswith("class_token"):
-                parameter.zero_()
 
 
 def _load(network: torch.nn.Module, state: State, name: str) -> None:

@@ -160,8 +160,11 @@ def network_of(choice: NetworkChoice, root: Path) -> Architecture:
     if choice.sequence is not None:
         from eocausal.encoders.sequence import FrameSequence
 
+        from eocausal.encoders.temporal import Deviations
+
         frames = _image_network_of(choice.sequence.frames, root)
-        return FrameSequence(frames, _head_of(choice.sequence.head))
+        head = _head_of(choice.sequence.head)
+        return FrameSequence(frames, Deviations(head) if choice.sequence.deviations else head)
     return _image_network_of(choice, root)
 
 

@@ -114,6 +114,11 @@ class SequenceNetworkSection(Section):
 
     frames: ImageNetworkChoice = _SMALL
     head: HeadChoice = HeadChoice(attention=NoOptions())
+    deviations: bool = Field(
+        default=False,
+        description="Show the head each frame less the mean of its sequence: change is found much "
+        "sooner, and what stays the same is forgotten.",
+    )
 
 
 class NetworkChoice(ImageNetworkChoice):

@@ -307,3 +307,15 @@ class TestSmallCNN:
 def test_scaling_of_a_card_and_of_a_sample_differ(resnet):
     images = chips(8) * 3 + 5
     assert resnet.fit(images, spec(), seed=0).scaling == Scaling.from_images(images, RGB)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t"])
+def test_random_weights_do_not_depend_on_the_global_seed(name):
+    drawn = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        network = import_torchvision().models.get_model(name, weights=None)
+        draw_weights(network, 0)
+        drawn.append(network.state_dict())
+    for key, value in drawn[0].items():
+        torch.testing.assert_close(value, drawn[1][key], rtol=0, atol=0, msg=key)
