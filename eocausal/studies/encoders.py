@@ -159,7 +159,6 @@ def network_of(choice: NetworkChoice, root: Path) -> Architecture:
     """
     if choice.sequence is not None:
         from eocausal.encoders.sequence import FrameSequence
-
         from eocausal.encoders.temporal import Deviations
 
         frames = _image_network_of(choice.sequence.frames, root)

@@ -92,8 +92,8 @@ def test_all_problems_are_listed_at_once_with_line_closest_and_allowed(tmp_path)
         "line 14: estimate.missing_covariates: 'imputed' is not allowed; closest: impute; "
         "allowed: impute, drop, refuse",
         "line 15: estimate.covariate: unknown key; closest: covariates; allowed: outcome, "
-        "covariates, missing_covariates, missing_outcome, average, vcov, level, heterogeneity, map, "
-        "salience",
+        "covariates, missing_covariates, missing_outcome, average, vcov, level, heterogeneity, "
+        "map, salience",
         "line 16: estimate.vcov[0].hc3: unknown key; closest: hc2; allowed: hc2, clustered, conley",
     ]
 
