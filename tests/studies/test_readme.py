@@ -8,11 +8,14 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 import pytest
+import yaml
 
 import eocausal as eo
 from eocausal.simulate.world import WorldConfig, render_world
+from eocausal.studies.encoders import cards_of, encoder_of, network_of
 from eocausal.studies.load import load_study, read_ingestion
 from eocausal.studies.scenes import periods_of
+from eocausal.studies.schema_encoder import EncoderChoice
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -22,8 +25,8 @@ def block(language, number=0):
 
 
 def test_every_block_is_tested():
-    assert len(re.findall(r"```yaml\n", README)) == 2
-    assert len(re.findall(r"```python\n", README)) == 2
+    assert len(re.findall(r"```yaml\n", README)) == 3
+    assert len(re.findall(r"```python\n", README)) == 3
 
 
 def test_study_that_ingests_is_valid(tmp_path):
@@ -51,6 +54,46 @@ def test_python_that_ingests_runs(tmp_path):
     assert cube["image"].shape[:3] == (30, 3, 3)
     assert float(cube["valid"].mean()) > 0.5
     assert "time" in done.stdout
+
+
+def test_study_that_encodes_is_valid(tmp_path):
+    path = tmp_path / "valley.yaml"
+    path.write_text(block("yaml", 2), encoding="utf-8")
+    study = read_ingestion(path).study
+    assert study.data.encoder.sequence.head == "mean_trend"
+    assert study.embedding.covariates == ("elevation", "urban")
+
+
+def test_every_encoder_of_the_table_can_be_made():
+    table = README[README.index("| encoder | for |") :]
+    rows = re.findall(r"^\| `([^`]+)` \|", table, flags=re.M)
+    assert len(rows) == 6
+    for row in rows:
+        choice = EncoderChoice.model_validate(yaml.safe_load(f"{{{row}}}" if ":" in row else row))
+        cards = [c for c in cards_of(choice) if c.weights is not None]
+        if choice.trained is not None:
+            assert network_of(choice.trained.network, Path()).name.startswith("SmallCNN")
+        elif not cards:
+            assert encoder_of(choice, Path()).name
+
+
+@pytest.mark.slow
+def test_python_that_trains_runs(tmp_path, monkeypatch, capsys):
+    config = WorldConfig(seed=5, n_neighborhoods=30, n_trial=24, chip_px=16, scenes_per_year=1)
+    files = render_world(config, tmp_path / "w")
+    places = eo.read_neighborhoods(files.neighborhoods, id="neighborhood")
+    eo.build_cube(
+        places, eo.scan(tmp_path / "w" / "scenes"), bands=["red", "nir"], resolution=30, size=16,
+        periods=["2015/2017"], out=tmp_path / "cube.zarr",
+    )  # fmt: skip
+    people = pd.read_csv(files.units, index_col="unit")
+    people = people.rename(columns={"arm": "treated"}).assign(village=people["neighborhood"])
+    monkeypatch.chdir(tmp_path)
+    exec(block("python", 2), {"people": people})
+    said = capsys.readouterr().out
+    assert "propensity" in said
+    assert "features span about" in said
+    assert len(list((tmp_path / "salience").glob("*.tif"))) >= 5
 
 
 def test_study_is_valid(tmp_path):
@@ -82,4 +125,4 @@ def test_every_public_name_exists_and_is_documented():
     for name in eo.__all__:
         if name != "__version__":
             assert getattr(eo, name).__doc__, name
-    assert len(eo.__all__) <= 65
+    assert len(eo.__all__) <= 90
