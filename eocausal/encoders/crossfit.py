@@ -23,6 +23,8 @@ __all__ = ["Aligned", "Parts", "align", "fold_of_neighborhoods", "parts_of", "ro
 
 Int64 = NDArray[np.int64]
 
+_LEAST_SD = 0.01
+
 
 def rows_of_units(units: pd.DataFrame, neighborhoods: pd.Index) -> Int64:
     """Position of each unit's neighborhood in the cube; (units,).
@@ -149,7 +151,9 @@ def align(
     """Turn a network's features onto a reference (orthogonal Procrustes; Schönemann 1966).
 
     ``R = U V'`` with ``U S V'`` the singular value decomposition of ``(F - mean)' (G - mean)``; it
-    minimises ``|| (F - mean) R - (G - mean) ||``. One factor makes the features' mean variance 1.
+    minimises ``|| (F - mean) R - (G - mean) ||``. One factor makes the features' mean variance 1;
+    a feature that then hardly varies (sd below 0.01) becomes 0, since a model that standardises its
+    inputs would make noise of it that differs from network to network.
 
     Parameters
     ----------
@@ -178,6 +182,7 @@ def align(
         )
     left, _, right = np.linalg.svd(own.T @ common)
     turn = (left @ right) / size
+    turn[:, (own @ turn).std(axis=0) < _LEAST_SD] = 0.0
     return Aligned(
         network,
         head,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,17 @@ class Scored(torch.nn.Module):
         return scores
 
 
+class _Scores(torch.nn.Module):
+    """What a head says on the scale of its loss: ``(values, valid[, years]) -> (n, outputs)``."""
+
+    def __init__(self, scored: Scored) -> None:
+        super().__init__()
+        self.scored = scored
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.scored.head.scores(self.scored.network(*inputs))
+
+
 class _Combination(torch.nn.Module):
     """A weighted sum of outputs: ``(values, valid[, years]) -> (n,)``."""
 
@@ -78,12 +89,16 @@ class TrainedEncoder:
     """Networks of a cross-fitted training; make one with :func:`~.training.train_encoder`.
 
     Network k never saw the treatment or the outcome of fold k, neither for its weights nor to
-    decide when to stop. The first features of an embedding are what the heads say (logit of
-    treatment, outcomes in standard deviations), which means the same whatever the network; the
-    others are each network's own, turned onto those of the common first weights, on chips alone,
-    and agree only as far as that carries. A model fitted on the embedding of all folds
-    is therefore clean of a unit's own labels in that unit's features, while the networks of other
-    folds did learn from them: cross-fit such a model with the same folds, or use :meth:`predict`.
+    decide when to stop. So :meth:`predict` is cross-fitted as it is. A model that is fitted on the
+    embedding of several folds is not quite: a unit's own features know nothing of its labels, but
+    the networks of other folds learnt from them.
+
+    The first features of an embedding are what the heads say (logit of treatment, outcomes in
+    standard deviations), which means the same whatever the network. The others are each
+    network's own, turned onto those of the common first weights, on chips alone, and agree only as
+    far as that carries: **fit a model of the whole embedding on folds that mix places of all
+    networks**. On the folds of the training it would meet a network it never saw; take
+    :meth:`only_scores` there.
 
     Parameters
     ----------
@@ -131,6 +146,19 @@ class TrainedEncoder:
     def effect(self, k: int) -> torch.nn.Module:
         """Return the effect by network k, outcome under treatment less outcome without."""
         return self._combined(k, {"outcome_1": 1.0, "outcome_0": -1.0})
+
+    def only_scores(self) -> TrainedEncoder:
+        """Return the same networks with what the heads say as their only features.
+
+        One (:class:`Propensity`, :class:`Outcome`) or three (:class:`Dragonnet`): the logit of
+        treatment, which balances whatever confounds through the image, and outcomes in sd.
+        """
+        outputs = self._outputs()
+        networks = [
+            replace(encoder, network=_Scores(scored).eval(), n_features=len(outputs))
+            for encoder, scored in zip(self.networks, self.scored, strict=True)
+        ]
+        return replace(self, networks=tuple(networks), name=f"scores of {self.name}")
 
     def _combined(self, k: int, terms: dict[str, float]) -> torch.nn.Module:
         outputs = self._outputs()

@@ -51,6 +51,12 @@ def save_trained(trained: TrainedEncoder, path: Path, *, key: str = "") -> None:
     key
         Hash of what was trained on what, if it is known.
     """
+    if any(not isinstance(n.network, Aligned) for n in trained.networks if trained.scored):
+        raise EncoderError(
+            f"{trained.name} cannot be written by itself.",
+            cause="only_scores() is a view of networks that have more features.",
+            next_step="Write the trained networks, and take only_scores() after reading.",
+        )
     with atomic_path(check_free(path)) as temporary:
         temporary.mkdir()
         networks = []

@@ -160,6 +160,15 @@ def test_the_embedding_is_one_with_folds_and_says_so(propensity, tmp_path):
     assert (written["fold"] == embedding["fold"]).all()
 
 
+def test_scores_alone_are_the_first_features(dragonnet):
+    scores = dragonnet.only_scores().encode(CUBE, device="cpu")
+    assert scores.sizes["feature"] == 3
+    whole = dragonnet.encode(CUBE, device="cpu")[:, :3]
+    np.testing.assert_allclose(scores, whole, rtol=1e-5, atol=1e-6)
+    with pytest.raises(EncoderError, match="cannot be written by itself"):
+        dragonnet.only_scores().save("anywhere")
+
+
 def test_networks_have_one_coordinate_system(propensity):
     images = CUBE["image"].values[6:, 0]
     features = [network.transform(images) for network in propensity.networks]
@@ -181,6 +190,9 @@ def test_procrustes_undoes_a_turn():
     np.testing.assert_array_equal(found[:, 0], head(torch.from_numpy(turned)).detach()[:, 0])
     expected = reference - reference.mean(axis=0)
     np.testing.assert_allclose(found[:, 1:], expected / np.sqrt(np.mean(expected**2)), atol=1e-4)
+    faint = reference.astype(np.float32) * np.array([1, 1, 1, 1, 1e-4], np.float32)
+    kept = align(torch.nn.Identity(), head, faint, faint, 0)(torch.from_numpy(faint))
+    assert (kept[:, 1:] == 0).all(dim=0).tolist() == [False] * 4 + [True]
     with pytest.raises(EncoderError, match="the same for all chips"):
         align(torch.nn.Identity(), head, np.ones((9, 5), np.float32), turned[:9], 0)
 
