@@ -36,7 +36,7 @@ from eocausal.encoders.embedding_store import (
     lazy_embedding,
     open_embedding,
 )
-from eocausal.encoders.folding import fold_normalisation
+from eocausal.encoders.prepared import prepared
 from eocausal.encoders.stream import Cut, encode_chunks, stream_key
 from eocausal.errors import EncoderError
 
@@ -239,21 +239,20 @@ def encode(
     fitted.check(spec)
     if fitted.sequence:
         _check_periods(cube, fitted.name)
-    with BatchRunner(fold_normalisation(fitted), batch_size=batch_size, device=where) as runner:
-        work = _Work(cube, chips_of(cube), runner, _skeleton(cube, fitted))
+    with BatchRunner(prepared(fitted, where), batch_size=batch_size, device=where) as runner:
+        work = _Work(cube, fitted, runner)
         return work.in_memory(progress) if target is None else work.on_disk(target, progress)
 
 
 class _Work:
     """One cube, one encoder: what is to be computed, and where it goes."""
 
-    def __init__(
-        self, cube: xr.Dataset, chips: Chips, runner: BatchRunner, skeleton: Skeleton
-    ) -> None:
-        self.cube, self.chips, self.runner, self.skeleton = cube, chips, runner, skeleton
+    def __init__(self, cube: xr.Dataset, fitted: FittedEncoder, runner: BatchRunner) -> None:
+        self.cube, self.fitted, self.runner = cube, fitted, runner
+        self.chips, self.skeleton = chips_of(cube), _skeleton(cube, fitted)
         self.seen = cube["valid"].transpose("neighborhood", "period").to_numpy() > 0
-        self.years = sequence_years(cube) if runner.encoder.sequence else None
-        self.cut = Cut.of(chips, 4 * int(np.prod(skeleton.shape[1:])))
+        self.years = sequence_years(cube) if fitted.sequence else None
+        self.cut = Cut.of(self.chips, 4 * int(np.prod(self.skeleton.shape[1:])))
 
     def in_memory(self, progress: Progress | None) -> xr.DataArray:
         features = np.empty(self.skeleton.shape, np.float32)
@@ -261,7 +260,7 @@ class _Work:
         return check_embedding(self.skeleton.filled(features))
 
     def on_disk(self, out: Path, progress: Progress | None) -> xr.DataArray:
-        key = stream_key(self.cube, self.chips, self.runner, self.cut)
+        key = stream_key(self.cube, self.chips, self.fitted, self.runner, self.cut)
         store = PartialStore(out, key, self.cut.chunk)
         with store.claimed():
             store.prepare(self.skeleton)

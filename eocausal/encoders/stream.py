@@ -170,7 +170,9 @@ def _read_ahead(
             yield piece, images
 
 
-def stream_key(cube: xr.Dataset, chips: Chips, runner: BatchRunner, cut: Cut) -> str:
+def stream_key(
+    cube: xr.Dataset, chips: Chips, encoder: FittedEncoder, runner: BatchRunner, cut: Cut
+) -> str:
     """Hash what determines an embedding to the last bit, so that only that is gone on with.
 
     Of a cube that is not in memory 64 neighborhoods, evenly spread, stand for the pixels, beside
@@ -191,7 +193,7 @@ def stream_key(cube: xr.Dataset, chips: Chips, runner: BatchRunner, cut: Cut) ->
         {
             "cube": digest.hexdigest(),
             "attrs": {str(k): repr(v) for k, v in cube.attrs.items()},
-            "encoder": _encoder_key(runner.encoder),
+            "encoder": _encoder_key(encoder),
             "cut": [cut.total, cut.piece, cut.chunk, runner.batch_size, runner.device.type],
             "versions": {k: v for k, v in versions().items() if k in ("eocausal", "torch")},
         }

@@ -1,5 +1,6 @@
 """Streaming: chips straight from the store, folded networks, sequences and their dates."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from eocausal.encoders.base import encode, fit_encoder, open_embedding
 from eocausal.encoders.chips import Chips, chips_of
 from eocausal.encoders.core import FittedEncoder, ImageSpec, Scaling
 from eocausal.encoders.dates import sequence_years
-from eocausal.encoders.folding import fold_normalisation
+from eocausal.encoders.prepared import prepared
 from eocausal.encoders.random_conv import RandomConv
 from eocausal.encoders.registry import load_encoder
 from eocausal.encoders.sequence import FrameSequence
@@ -168,26 +169,46 @@ def test_pieces_and_chunks_cover_a_cube_once():
         assert cut.chunk % cut.piece == 0
 
 
-def test_batch_normalisation_is_folded_and_features_stay():
+def resnet(images: np.ndarray) -> FittedEncoder:
+    """A network whose batch normalisation has something to do."""
     spec = ImageSpec(("red", "green", "blue"), "DN", 30.0, 32, 32)
-    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
     fitted = load_encoder("resnet18").fit(images, spec, seed=0)
     generator = torch.Generator().manual_seed(1)
     for module in fitted.network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(generator=generator).mul_(0.1)
             module.running_var.uniform_(0.5, 2.0, generator=generator)
+    return fitted
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # what is prepared for a GPU runs here too
+def test_a_prepared_network_is_another_with_the_same_features(device: str):
+    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    fitted = resnet(images)
     before = {k: v.clone() for k, v in fitted.network.state_dict().items()}
-    folded = fold_normalisation(fitted)
-    kinds = [type(m) for m in folded.network.modules()]
-    assert torch.nn.BatchNorm2d not in kinds
-    assert kinds.count(torch.nn.Conv2d) == 20
+    quick = prepared(fitted, torch.device(device))
+    kinds = Counter(type(m).__name__ for m in quick.network.modules())
+    assert kinds["BatchNorm2d"] == 0
+    assert kinds["_BlockedConvolution"] == (20 if device == "cpu" else 0)
+    assert kinds["Conv2d"] == (0 if device == "cpu" else 20)
     expected = fitted.transform(images)
     np.testing.assert_allclose(
-        folded.transform(images), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+        quick.transform(images), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
     )
     after = fitted.network.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_the_network_of_frames_is_prepared_too():
+    cube = sequence_cube(n=12, size=32)
+    encoder = FrameSequence(load_encoder("resnet18"), MeanTrend())
+    fitted = fit_encoder(cube, encoder)
+    kinds = {type(m).__name__ for m in prepared(fitted, torch.device("cpu")).network.modules()}
+    assert "_BlockedConvolution" in kinds
+    expected = fitted.transform(cube["image"].values, sequence_years(cube))
+    np.testing.assert_allclose(
+        encode(cube, fitted), expected, rtol=1e-5, atol=1e-5 * np.nanmax(np.abs(expected))
+    )
 
 
 class TwiceUsed(torch.nn.Module):
@@ -205,24 +226,39 @@ class TwiceUsed(torch.nn.Module):
         return (self.norm(shared) + shared + once).mean(dim=(2, 3))
 
 
-def test_what_cannot_be_folded_is_left():
+class Dilated(torch.nn.Module):
+    """Layers that oneDNN's layout does not know, after enough convolutions to try it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions = [torch.nn.Conv2d(2, 2, 1) for _ in range(9)]
+        self.layers = torch.nn.Sequential(*convolutions, torch.nn.MaxPool2d(2, dilation=2))
+
+    def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return self.layers(values).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("kind", [TwiceUsed, Dilated])
+def test_what_cannot_be_prepared_is_left(kind: type[torch.nn.Module]):
     spec = ImageSpec(("a", "b"), "DN", 30.0, 8, 8)
-    network = TwiceUsed().eval().requires_grad_(False)
-    fitted = FittedEncoder("twice", spec, Scaling.identity(2), network, 2)
+    network = kind().eval().requires_grad_(False)
+    fitted = FittedEncoder("left", spec, Scaling.identity(2), network, 2)
     images = np.random.default_rng(0).normal(size=(4, 2, 8, 8)).astype(np.float32)
-    folded = fold_normalisation(fitted)
-    np.testing.assert_allclose(folded.transform(images), fitted.transform(images), rtol=1e-5)
+    quick = prepared(fitted, torch.device("cpu"))
+    kinds = {type(m).__name__ for m in quick.network.modules()}
+    assert "_BlockedConvolution" not in kinds
+    np.testing.assert_allclose(quick.transform(images), fitted.transform(images), rtol=1e-5)
     plain = RandomConv(4).fit(images, spec, seed=0)
-    assert fold_normalisation(plain) is plain
+    assert prepared(plain, torch.device("cpu")) is plain
 
 
-def sequence_cube(n: int = 30, periods: int = 4) -> xr.Dataset:
+def sequence_cube(n: int = 30, periods: int = 4, size: int = 8) -> xr.Dataset:
     """Sequences with gaps: one place never seen, one period missing everywhere."""
     rng = np.random.default_rng(3)
-    image = rng.normal(1000, 200, (n, periods, 2, 8, 8)).astype(np.float32)
+    image = rng.normal(1000, 200, (n, periods, 2, size, size)).astype(np.float32)
     image[5] = np.nan
     image[:, 2] = np.nan
-    image[7, :, :, :4] = np.nan
+    image[7, :, :, : size // 2] = np.nan
     valid = np.isfinite(image).all(axis=2).mean(axis=(2, 3))
     start = np.datetime64("2012-01-01") + 200 * np.arange(periods)
     both = ("neighborhood", "period")
