@@ -203,13 +203,16 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> str:
 
 
 def peak_memory(device: torch.device) -> Callable[[], int]:
-    """Return a function that gives the most GPU memory used since it was last called."""
+    """Return a function that gives the GPU memory taken, at most, since it was last called."""
+    before = 0
 
     def used() -> int:
+        nonlocal before
         if device.type != "cuda":
             return 0
-        most = torch.cuda.max_memory_allocated(device)
+        most = torch.cuda.max_memory_allocated(device) - before
         torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         return most
 
     return used
@@ -244,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--arrays", action="store_true", help="numpy and torch only, no cube")
-    parser.add_argument("--n", type=int, default=768, help="images in all")
+    parser.add_argument("--n", type=int, default=1024, help="images in all")
     parser.add_argument("--bands", type=int, default=6)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=64)
