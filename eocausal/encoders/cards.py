@@ -5,6 +5,7 @@ A card is ``models/<name>/config.yaml`` with ``card.md`` beside it. Reading card
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -71,8 +72,8 @@ class Weights(_Strict):
 class FixedScaling(_Strict):
     """Mean and sd per band, in the card's units and order of bands."""
 
-    mean: tuple[float, ...]
-    sd: tuple[Annotated[float, Field(gt=0)], ...]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    sd: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
 
 
 class Resolution(_Strict):
@@ -80,6 +81,12 @@ class Resolution(_Strict):
 
     min: Annotated[float, Field(gt=0)]
     max: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.min <= self.max:
+            raise ValueError("min may not be larger than max")
+        return self
 
 
 class Training(_Strict):
@@ -96,10 +103,19 @@ class Golden(_Strict):
     The input is described in :func:`eocausal.encoders.golden.golden_features`.
     """
 
-    seed: int
-    size: int = 64
-    first8: Annotated[tuple[float, ...], Field(min_length=8, max_length=8)]
+    seed: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(gt=0)] = 64
+    first8: Annotated[
+        tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+        Field(min_length=8, max_length=8),
+    ]
     tolerance: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _not_flat(self) -> Self:
+        if not any(self.first8):
+            raise ValueError("first8 are all 0, so they tell no network from another")
+        return self
 
 
 class ModelCard(_Strict):
@@ -146,6 +162,26 @@ class ModelCard(_Strict):
             raise ValueError("a model with weights names its bands and its training data")
         if self.weights is None and self.golden is None:
             raise ValueError("a model without a weights file needs a golden vector")
+        if self.golden is not None and self.features < len(self.golden.first8):
+            raise ValueError("a golden vector is the first eight features: state at least 8")
+        if self.bands != "any" and len(set(self.bands)) < len(self.bands):
+            raise ValueError("bands are matched by name: none may be named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _of_parameters(self) -> Self:
+        if self.family not in ("random_conv", "spectral_stats"):
+            if self.parameters:
+                raise ValueError(f"a {self.family} network takes no parameters")
+            return self
+        places = (self.bands, self.units, self.ground_sampling_distance_m)
+        if places != ("any",) * 3 or self.scaling != "from_data":
+            raise ValueError(
+                f"{self.family} takes chips as they come: write any for bands, units and "
+                "ground_sampling_distance_m, and scaling: from_data"
+            )
+        if self.weights is not None or self.input_size is not None:
+            raise ValueError(f"{self.family} has no weights file and resizes nothing")
         return self
 
     @model_validator(mode="after")
@@ -194,8 +230,9 @@ class ModelCard(_Strict):
         size = self.ground_sampling_distance_m
         if size != "any" and not size.min <= resolution <= size.max:
             problems.append(
-                f"its pixels are {resolution:g} m, the card's {size.min:g} to {size.max:g} m: "
-                "build the cube at such a resolution"
+                f"its pixels are {resolution:g} of the units of its coordinates, the card's "
+                f"{size.min:g} to {size.max:g} m: build the cube at such a resolution, in "
+                "coordinates in metres"
             )
         if min(height, width) < self.minimum_pixels:
             problems.append(
@@ -266,7 +303,7 @@ def load_card(card: str | Path) -> ModelCard:
     ModelCardError
         If there is no such card, or it is wrong; every problem is named.
     """
-    path = _find(card) if isinstance(card, str) else card
+    path = Path(os.path.abspath(_find(card) if isinstance(card, str) else card))
     if path.is_dir():
         path = path / _CONFIG
     try:
@@ -278,9 +315,9 @@ def load_card(card: str | Path) -> ModelCard:
             cause=f"{type(error).__name__}: {error}.",
             next_step="Give the folder that holds config.yaml, as a Path.",
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ModelCardError(
-            f"The model card {path} is not YAML.",
+            f"The model card {path} is not YAML, or lists in lists without end.",
             cause=" ".join(str(error).split()),
             next_step="Correct the file at that place.",
         ) from error

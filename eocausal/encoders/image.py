@@ -31,7 +31,7 @@ class TorchvisionCNN:
     card
         The model card.
     weights
-        Path of the weights file, if the card names one.
+        Path of the weights file, if the card names one; None looks beside the card.
     channels_last
         Lay tensors out by pixel rather than by channel (faster on most processors).
     """
@@ -97,7 +97,9 @@ class TorchvisionCNN:
         ModelCardError
             If the chips do not fit the card.
         WeightsError
-            If the weights do not fit the architecture.
+            If the weights are missing or do not fit the architecture.
+        EncoderError
+            If the seed is not a whole number, at least 0.
         """
         self.check(spec)
         scaling = scaling_of(self.card, images, spec)
@@ -123,7 +125,9 @@ class TorchvisionCNN:
             If the chips do not fit the card, or its scaling is fixed: whoever trains a network
             standardises the bands by the training sample.
         WeightsError
-            If the weights do not fit the architecture.
+            If the weights are missing or do not fit the architecture.
+        EncoderError
+            If the seed is not a whole number, at least 0.
         """
         self.check(spec)
         if isinstance(self.card.scaling, FixedScaling):
@@ -152,6 +156,8 @@ class TorchvisionCNN:
         return CardFeatures(network, self.card.input_size, channels_last=self.channels_last), sha256
 
     def _state(self) -> tuple[State | None, str]:
-        if self.card.weights is None or self.weights is None:
+        if self.card.weights is None:
             return None, ""
-        return read_weights(self.weights, self.card.weights)
+        path = self.weights or find_weights(self.card, None)
+        assert path is not None  # of a card that names a file
+        return read_weights(path, self.card.weights)

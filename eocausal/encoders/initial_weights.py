@@ -8,7 +8,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-__all__ = ["draw_weights", "untouched_seeds"]
+from eocausal.errors import EncoderError
+
+__all__ = ["draw_weights", "generator_of", "untouched_seeds"]
 
 _ZERO = (
     "bias",
@@ -23,10 +25,31 @@ _ZERO = (
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
+def generator_of(seed: int) -> np.random.Generator:
+    """Return numpy's generator of a seed.
+
+    Raises
+    ------
+    EncoderError
+        If the seed is not a whole number, at least 0.
+    """
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise EncoderError(
+            f"The seed is {seed!r}.",
+            cause="A seed is a whole number, at least 0.",
+            next_step="Use e.g. seed=0.",
+        )
+    return np.random.default_rng(seed)
+
+
 def untouched_seeds(make: Callable[[], Module]) -> Module:
-    """Call a constructor that draws from torch's global generator, and put the generator back."""
+    """Call a constructor that draws from torch's global generator, and put the generator back.
+
+    The module is float32 whatever torch's default type of numbers.
+    """
     with torch.random.fork_rng(devices=[]):
-        return make()
+        return make().float()
 
 
 def draw_weights(network: torch.nn.Module, seed: int) -> None:
@@ -41,8 +64,13 @@ def draw_weights(network: torch.nn.Module, seed: int) -> None:
         Any module; its parameters are changed.
     seed
         Of the draw; parameters are drawn in the order of ``named_parameters``.
+
+    Raises
+    ------
+    EncoderError
+        If the seed is not a whole number, at least 0.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator_of(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith(_ZERO):

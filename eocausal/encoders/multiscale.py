@@ -34,7 +34,7 @@ class Resize:
     pixels: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.pixels, int) and self.pixels >= 1):
+        if not (type(self.pixels) is int and self.pixels >= 1):
             raise EncoderError(
                 f"Resize has pixels={self.pixels!r}.",
                 cause="It is the side of an image in whole pixels.",
@@ -79,7 +79,8 @@ class MultiScale:
     Raises
     ------
     EncoderError
-        If the sizes are not different whole numbers of pixels.
+        If the sizes are not different whole numbers of pixels, or ``encoder`` or ``resize`` are not
+        such objects.
 
     Examples
     --------
@@ -93,12 +94,26 @@ class MultiScale:
     resize: Resize | None = None
 
     def __post_init__(self) -> None:
-        whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in self.sizes)
-        if not self.sizes or not whole or len(set(self.sizes)) < len(self.sizes):
+        sizes = self.sizes if isinstance(self.sizes, tuple) else ()
+        whole = all(type(size) is int and size >= 1 for size in sizes)
+        if not sizes or not whole or len(set(sizes)) < len(sizes):
             raise EncoderError(
                 f"MultiScale has sizes={self.sizes!r}.",
-                cause="They are different whole numbers of pixels.",
+                cause="They are a tuple of different whole numbers of pixels.",
                 next_step="Use e.g. sizes=(16, 32, 64).",
+            )
+        if isinstance(self.encoder, type) or not isinstance(self.encoder, Encoder):
+            raise EncoderError(
+                f"MultiScale has encoder={self.encoder!r}.",
+                cause="It is fitted on each crop, so it needs an encoder of images; networks to be "
+                "trained and encoders of sequences are none.",
+                next_step="Use e.g. MultiScale(RandomConv()).",
+            )
+        if not isinstance(self.resize, Resize | None):
+            raise EncoderError(
+                f"MultiScale has resize={self.resize!r}.",
+                cause="It is a Resize object, or None to leave crops as they are.",
+                next_step="Use e.g. resize=Resize(224).",
             )
 
     @property

@@ -6,8 +6,9 @@ Networks: Tricks of the Trade, LNCS 7700).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ __all__ = ["GaussianPatches", "Patches", "SampledPatches", "draw_patches", "whit
 Float64 = NDArray[np.float64]
 
 
+@runtime_checkable
 class Patches(Protocol):
     """A rule for drawing filters."""
 
@@ -129,11 +131,13 @@ class SampledPatches:
     sample: int = 100_000
 
     def __post_init__(self) -> None:
-        if not (self.regularisation > 0 and self.sample >= 2):
+        numbers = isinstance(self.regularisation, int | float) and isinstance(self.sample, int)
+        if not (numbers and 0 < self.regularisation < math.inf and self.sample >= 2):
             raise EncoderError(
                 f"SampledPatches has regularisation={self.regularisation}, sample={self.sample}.",
                 cause="Whitening divides by the eigenvalues plus the regularisation.",
-                next_step="Use regularisation > 0 (e.g. 0.01) and a sample of thousands.",
+                next_step="Use a finite regularisation > 0 (e.g. 0.01) and a whole number of "
+                "thousands as sample.",
             )
 
     def draw(
@@ -147,6 +151,13 @@ class SampledPatches:
     ) -> tuple[Float64, Float64]:
         """Return filters and offsets such that the response is ``w' W (x - mean)``, |w| = 1."""
         patches = draw_patches(images, valid, size=size, count=max(self.sample, count), rng=rng)
+        if float(patches.std(axis=0).max()) <= 1e-6:
+            raise EncoderError(
+                f"All patches of {size} by {size} valid pixels are the same.",
+                cause="Pixels differ only where no whole patch is valid, or a single patch is: "
+                "filters would be zero, and so would every feature.",
+                next_step="Use a smaller patch, GaussianPatches(), or imagery with fewer gaps.",
+            )
         mean, matrix = whiten(patches, self.regularisation)
         directions = (patches[:count] - mean) @ matrix
         length = np.linalg.norm(directions, axis=1, keepdims=True)
@@ -171,7 +182,14 @@ class GaussianPatches:
 
         A band that does not vary counts as of sd 1.
         """
-        sd = images.transpose(1, 0, 2, 3)[:, valid].std(axis=1, dtype=np.float64)
+        pixels = images.transpose(1, 0, 2, 3)[:, valid]
+        if pixels.shape[1] == 0:
+            raise EncoderError(
+                "No coarse pixel of the fitting sample is valid at one of the scales.",
+                cause="A coarse pixel is valid where at least half of it is.",
+                next_step="Use smaller scales, or imagery with fewer gaps.",
+            )
+        sd = pixels.std(axis=1, dtype=np.float64)
         filters = rng.standard_normal((count, images.shape[1] * size * size))
         filters /= np.linalg.norm(filters, axis=1, keepdims=True)
         return filters / np.repeat(np.where(sd > 1e-6, sd, 1.0), size * size), np.zeros(count)

@@ -7,6 +7,7 @@ slid over the chip; the response is rectified on both sides and averaged over th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from eocausal.encoders.core import FittedEncoder, Float32, ImageSpec, Scaling, check_size
+from eocausal.encoders.initial_weights import generator_of
 from eocausal.encoders.patches import (
     GaussianPatches,
     Patches,
@@ -88,11 +90,17 @@ class RandomConv:
                     cause="Patch sides, scales and stride are whole numbers of pixels, at least 1.",
                     next_step="Use e.g. patch=3, scales=(1, 2, 4), stride=1.",
                 )
-        if not self.bias >= 0:
+        if not (isinstance(self.bias, int | float) and 0 <= self.bias < math.inf):
             raise EncoderError(
                 f"bias is {self.bias!r}.",
-                cause="It is a threshold of the response's size, which is never negative.",
+                cause="It is a finite threshold of the response's size, which is never negative.",
                 next_step="Use bias=1.",
+            )
+        if not _is_rule(self.patches):
+            raise EncoderError(
+                f"patches is {self.patches!r}.",
+                cause="It is a rule for drawing filters, an object with a method draw.",
+                next_step="Use patches=SampledPatches() or patches=GaussianPatches().",
             )
         least = 2 * len(self.sizes) * len(_several(self.scales))
         if not _is_whole(self.features, 1) or self.features < least or self.features % 2:
@@ -143,7 +151,7 @@ class RandomConv:
         scales = _several(self.scales)
         n_banks = len(scales) * len(self.sizes)
         counts = iter(_shares(self.features // 2, n_banks))
-        generators = iter(_generators(seed, n_banks))
+        generators = iter(generator_of(seed).spawn(n_banks))
         banks = []
         for scale in scales:
             coarse, seen = (a.numpy() for a in average_pool(values, valid, scale))
@@ -202,14 +210,8 @@ def _is_whole(value: object, least: int) -> bool:
     return whole and int(value) >= least  # type: ignore[call-overload]
 
 
-def _generators(seed: int, count: int) -> list[np.random.Generator]:
-    if not _is_whole(seed, 0):
-        raise EncoderError(
-            f"The seed is {seed!r}.",
-            cause="A seed is a whole number, at least 0.",
-            next_step="Use e.g. seed=0.",
-        )
-    return np.random.default_rng(seed).spawn(count)
+def _is_rule(value: object) -> bool:
+    return isinstance(value, Patches) and not isinstance(value, type)
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -84,5 +84,12 @@ def load_encoder(card: str | Path, weights: Path | str | None = None) -> Encoder
             cause=f"{found.family} takes {parameters}.",
             next_step="Correct them in the card.",
         ) from error
+    least = encoder.minimum_pixels if isinstance(encoder, RandomConv) else 1
+    if found.minimum_pixels > least:
+        raise ModelCardError(
+            f"The model {found.name} states minimum_pixels: {found.minimum_pixels}.",
+            cause=f"{found.family} with these parameters takes chips from {least} pixels on.",
+            next_step=f"Write minimum_pixels: {least} in the card.",
+        )
     check_golden(encoder, found)
     return encoder

@@ -41,11 +41,13 @@ class SmallCNN:
     groups: int = 8
 
     def __post_init__(self) -> None:
-        if not self.widths or self.groups < 1 or any(w < 1 or w % self.groups for w in self.widths):
+        widths = self.widths if isinstance(self.widths, tuple) else ()
+        whole = all(type(number) is int and number >= 1 for number in (self.groups, *widths))
+        if not widths or not whole or any(width % self.groups for width in widths):
             raise EncoderError(
-                f"widths are {self.widths} and groups {self.groups}.",
-                cause="There is at least one stage, and the channels of each fall into "
-                "that many groups of the same size.",
+                f"widths are {self.widths!r} and groups {self.groups!r}.",
+                cause="Widths are a tuple of whole numbers, one for each stage; the channels of "
+                "each fall into that many groups of the same size.",
                 next_step="Use widths=(32, 64, 128, 128), groups=8.",
             )
 
@@ -74,7 +76,7 @@ class SmallCNN:
         Raises
         ------
         EncoderError
-            If the chips are too small.
+            If the chips are too small, or the seed is not a whole number, at least 0.
         """
         self.check(spec)
         network = untouched_seeds(lambda: _Network(len(spec.bands), self.widths, self.groups))

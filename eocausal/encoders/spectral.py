@@ -37,7 +37,7 @@ class SpectralStats:
     Raises
     ------
     EncoderError
-        If a quantile is not between 0 and 1.
+        If a quantile is not between 0 and 1, or indices or texture are not such objects.
 
     Notes
     -----
@@ -57,11 +57,25 @@ class SpectralStats:
     texture: Texture | None = _TEXTURE
 
     def __post_init__(self) -> None:
-        if not all(0.0 <= q <= 1.0 for q in self.quantiles):
+        numbers = isinstance(self.quantiles, tuple) and all(
+            isinstance(q, int | float) and 0.0 <= q <= 1.0 for q in self.quantiles
+        )
+        if not numbers:
             raise EncoderError(
-                f"The quantiles are {self.quantiles}.",
-                cause="A quantile is between 0 and 1.",
+                f"The quantiles are {self.quantiles!r}.",
+                cause="They are a tuple of numbers between 0 and 1.",
                 next_step="Use e.g. quantiles=(0.05, 0.25, 0.5, 0.75, 0.95).",
+            )
+        objects = self.indices is None or (
+            isinstance(self.indices, tuple) and all(isinstance(i, Index) for i in self.indices)
+        )
+        if not objects or not isinstance(self.texture, Texture | None):
+            raise EncoderError(
+                f"SpectralStats has indices={self.indices!r}, texture={self.texture!r}.",
+                cause="Indices are a tuple of Index objects, or None for all that are possible; "
+                "texture is a Texture, or None for none.",
+                next_step="Use e.g. indices=(normalised_difference('ndvi', 'nir', 'red'),), "
+                "texture=Texture().",
             )
 
     @property
@@ -110,10 +124,10 @@ class SpectralStats:
             If an index cannot be computed, or no pixel of the sample is valid.
         """
         self.check(spec)
-        if self.texture is not None and not valid_pixels(images).any():
+        if not valid_pixels(images).any():
             raise EncoderError(
                 "No chip of the fitting sample has a valid pixel.",
-                cause="Grey levels are quantiles of the sample.",
+                cause="A pixel is valid where every band is finite.",
                 next_step="Look at cube['status'] and the failure ledger of the ingestion.",
             )
         indices = self._indices(spec)

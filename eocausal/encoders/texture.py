@@ -45,18 +45,15 @@ class Texture:
     distances: tuple[int, ...] = (1, 2)
 
     def __post_init__(self) -> None:
-        whole = all(isinstance(d, int) and d >= 1 for d in self.distances)
-        if not (2 <= self.levels <= 64 and self.distances and whole):
+        steps = self.distances if isinstance(self.distances, tuple) else ()
+        whole = all(type(number) is int for number in (self.levels, *steps))
+        if not (steps and whole and 2 <= self.levels <= 64 and min(steps) >= 1):
             raise EncoderError(
                 f"Texture has levels={self.levels}, distances={self.distances}.",
-                cause="There are 2 to 64 grey levels; distances are whole pixels, at least 1.",
+                cause="There are 2 to 64 grey levels; distances are a tuple of whole pixels, "
+                "at least 1.",
                 next_step="Use levels=16, distances=(1, 2).",
             )
-
-    @property
-    def per_band(self) -> int:
-        """Number of features of a band."""
-        return len(self.distances) * len(MEASURES)
 
 
 def grey_levels(images: Float32, levels: int) -> Float32:

@@ -30,6 +30,7 @@ from eocausal.errors import ModelCardError, WeightsError
 
 __all__ = ["ScriptedNetwork", "read_program"]
 
+_TOLERANCE = 1e-3
 _READ_FIRST = (".py", ".pkl")
 _FORBIDDEN_WORDS = (b"__setstate__", b"torch.classes")
 _REFUSED_TENSOR_OPERATORS = frozenset(
@@ -128,7 +129,8 @@ class ScriptedNetwork:
         Raises
         ------
         ModelCardError
-            If the chips do not fit the card, or the network gives something else than it says.
+            If the chips do not fit the card, or the network gives something else than it says,
+            or features of a chip that depend on chance or on the other chips of its batch.
         WeightsError
             If the archive changed, or is no program that may be run.
         """
@@ -176,11 +178,13 @@ class _ScriptFeatures(torch.nn.Module):
 
 
 def _try_out(network: _ScriptFeatures, card: ModelCard, spec: ImageSpec) -> None:
-    """Run two chips of zeros, so that a network that does not fit is refused before any is read."""
-    chips = torch.zeros(2, len(spec.bands), spec.height, spec.width)
+    """Run chips of noise together and alone, to refuse a network that does not fit its card."""
+    generator = torch.Generator().manual_seed(0)
+    chips = torch.randn(3, len(spec.bands), spec.height, spec.width, generator=generator)
     try:
         with torch.inference_mode():
-            out = network.raw(chips)
+            out = network.raw(chips.clone())
+            alone = [network.raw(chip[None].clone()) for chip in chips]
     except Exception as error:  # the interpreter raises what the program raises
         raise ModelCardError(
             f"The network of {card.name} does not take chips of {spec.height} by {spec.width} "
@@ -194,16 +198,38 @@ def _try_out(network: _ScriptFeatures, card: ModelCard, spec: ImageSpec) -> None
     fits = isinstance(out, torch.Tensor) and out.dim() == axes and len(out) == len(chips)
     if not fits or out.shape[1 if axes == 4 else -1] != card.features:
         raise ModelCardError(
-            f"The network of {card.name} gives {found} for two chips.",
+            f"The network of {card.name} gives {found} for three chips.",
             cause=f"The card says output: {card.output} and features: {card.features}, that is "
             f"{_expected(axes, card.features)}.",
             next_step="Correct output and features in the card, or export a network that gives "
-            "one tensor.",
+            "one tensor for a batch of any length.",
+        )
+    reduce = _OUTPUTS[network.output].reduce
+    _check_alone(card, reduce(out), torch.cat([reduce(each) for each in alone]))
+
+
+def _check_alone(card: ModelCard, together: torch.Tensor, alone: torch.Tensor) -> None:
+    """Refuse features that are not finite, or that depend on the batch or on chance."""
+    if not bool(together.isfinite().all()):
+        raise ModelCardError(
+            f"The network of {card.name} gives features of noise that are not finite.",
+            cause="Its weights, or what it computes of them, hold NaN or infinite values.",
+            next_step="Compare it with the network it was exported from, and export it again.",
+        )
+    difference = float((together - alone).abs().max() / together.abs().max().clamp_min(1e-12))
+    if difference > _TOLERANCE:
+        raise ModelCardError(
+            f"The network of {card.name} gives a chip other features alone than among others: "
+            f"they differ by {difference:.2g} of the largest.",
+            cause="It draws random numbers or mixes the chips of a batch, as dropout and batch "
+            "normalisation do where a network is exported in training mode.",
+            next_step="Call model.eval() before torch.jit.trace or torch.jit.script, and export "
+            "it again.",
         )
 
 
 def _expected(axes: int, features: int) -> str:
-    return {2: f"(2, {features})", 3: f"(2, token, {features})", 4: f"(2, {features}, y, x)"}[axes]
+    return {2: f"(3, {features})", 3: f"(3, token, {features})", 4: f"(3, {features}, y, x)"}[axes]
 
 
 def read_program(path: Path) -> torch.nn.Module:

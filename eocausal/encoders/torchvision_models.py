@@ -115,7 +115,7 @@ def load_state(network: torch.nn.Module, state: State, card: ModelCard) -> None:
     Raises
     ------
     WeightsError
-        If tensors are missing, left over, or have another shape.
+        If tensors are missing, left over, have another shape, or are not finite.
     """
     wanted = network.state_dict()
     tensors = _positions(network, state, wanted)
@@ -124,6 +124,13 @@ def load_state(network: torch.nn.Module, state: State, card: ModelCard) -> None:
         for k, v in tensors.items()
         if k in wanted and v.shape != wanted[k].shape
     }
+    broken = [k for k, v in tensors.items() if k in wanted and not bool(v.isfinite().all())]
+    if broken:
+        raise WeightsError(
+            f"{len(broken)} tensors of the weights file hold NaN or infinite values.",
+            cause=f"Features would be NaN; the first of these tensors is {broken[0]}.",
+            next_step="Use a checkpoint from before the training diverged.",
+        )
     found = network.load_state_dict({k: v for k, v in tensors.items() if k not in wrong}, False)
     missing = [k for k in found.missing_keys if k not in wrong]
     left = [k for k in found.unexpected_keys if not k.startswith(_HEADS)]

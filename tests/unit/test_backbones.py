@@ -294,7 +294,18 @@ class TestSmallCNN:
             right = (head(backbone.module.eval()(images, valid))[:, 0] > 0) == (plus > 0)
         assert right.float().mean() > 0.9
 
-    @pytest.mark.parametrize("kwargs", [{"widths": ()}, {"widths": (12,)}, {"groups": 0}])
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {"widths": ()},
+            {"widths": (12,)},
+            {"groups": 0},
+            {"widths": 32},
+            {"widths": (32.0,)},
+            {"widths": [32]},
+            {"widths": (32,), "groups": 8.0},
+        ],
+    )
     def test_impossible_decisions_are_refused(self, kwargs):
         with pytest.raises(EncoderError, match="widths are"):
             SmallCNN(**kwargs)
@@ -319,3 +330,21 @@ def test_random_weights_do_not_depend_on_the_global_seed(name):
         drawn.append(network.state_dict())
     for key, value in drawn[0].items():
         torch.testing.assert_close(value, drawn[1][key], rtol=0, atol=0, msg=key)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None, True])
+@pytest.mark.parametrize("network", [SmallCNN(), TorchvisionCNN(load_card("resnet18"))])
+def test_a_seed_that_is_none_is_refused(network, seed):
+    with pytest.raises(EncoderError, match="The seed is"):
+        network.build(spec(), seed=seed)
+
+
+@pytest.mark.parametrize("network", [SmallCNN(), TorchvisionCNN(load_card("resnet18"))])
+def test_networks_are_float32_whatever_the_default(network):
+    expected = network.build(spec(), seed=0).module.state_dict()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = network.build(spec(), seed=0).module.state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -187,14 +187,38 @@ class Tokens(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         patches = torch.tanh(self.embed(x)).flatten(2).transpose(1, 2)
-        return torch.cat([self.token.expand(x.size(0), -1, -1) * patches.mean(), patches], dim=1)
+        mean = patches.mean(dim=(1, 2), keepdim=True)
+        return torch.cat([self.token.expand(x.size(0), -1, -1) * mean, patches], dim=1)
+
+
+class Chancy(torch.nn.Module):
+    """Features of a convolution after a layer that is not the same in training."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.embed = torch.nn.Conv2d(4, 12, 3)
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.embed(x)).mean(dim=(2, 3))
+
+
+class OfTwo(torch.nn.Module):
+    """Keeps the length of the batch it was traced with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Conv2d(4, 12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.embed(x).reshape(len(x), 12, -1).mean(dim=2)
 
 
 def save_script(network: torch.nn.Module, path: Path, *, traced: bool = True) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         if traced:
-            script = torch.jit.trace(network, torch.zeros(2, 4, 32, 32))
+            script = torch.jit.trace(network, torch.zeros(2, 4, 32, 32), check_trace=False)
         else:
             script = torch.jit.script(network)
         torch.jit.save(script, path)
@@ -287,7 +311,7 @@ class TestTorchScript:
     @pytest.mark.parametrize(
         ("changes", "word"),
         [
-            ({"output": "vector"}, r"output: vector.*\(2, 12\)"),
+            ({"output": "vector"}, r"output: vector.*\(3, 12\)"),
             ({"output": "map"}, "output: map"),
             ({"output": "tokens", "features": 13}, "features: 13"),
         ],
@@ -318,6 +342,37 @@ class TestTorchScript:
         encoder = load_encoder(write_card(path, **wrong, output="tokens"))
         with pytest.raises(ModelCardError, match="does not take chips of 32 by 32 pixels and 3"):
             encoder.fit(chips(), spec(units="reflectance"), seed=0)
+
+    @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(12)])
+    def test_a_network_traced_in_training_mode_is_refused(self, tmp_path, layer):
+        network = seeded(lambda: Chancy(layer))
+        for training, folder in ((False, tmp_path / "eval"), (True, tmp_path / "train")):
+            folder.mkdir()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                path = save_script(network.train(training), folder / "w.pt")
+            encoder = load_encoder(write_card(path, **SCRIPTED, output="vector"))
+            if not training:
+                encoder.fit(chips(bands=4), self.cube, seed=0)
+        with pytest.raises(ModelCardError, match="other features alone than among others"):
+            encoder.fit(chips(bands=4), self.cube, seed=0)
+
+    def test_a_network_for_one_length_of_batch_is_refused(self, tmp_path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            path = save_script(seeded(OfTwo), tmp_path / "w.pt")
+        encoder = load_encoder(write_card(path, **SCRIPTED, output="vector"))
+        with pytest.raises(ModelCardError, match="batch of any length"):
+            encoder.fit(chips(bands=4), self.cube, seed=0)
+
+    def test_a_network_that_gives_nan_is_refused(self, tmp_path):
+        network = seeded(Tokens)
+        with torch.no_grad():
+            network.embed.weight[0, 0, 0, 0] = torch.nan
+        path = save_script(network, tmp_path / "w.pt")
+        encoder = load_encoder(write_card(path, **SCRIPTED, output="tokens"))
+        with pytest.raises(ModelCardError, match="not finite"):
+            encoder.fit(chips(bands=4), self.cube, seed=0)
 
     def test_its_golden_vector_is_checked(self, tmp_path):
         path = save_script(self.tokens, tmp_path / "w.pt")

@@ -157,6 +157,17 @@ def test_a_string_that_is_a_path_is_not_followed(tmp_path):
         ({"scaling": {"mean": [0.5], "sd": [-1]}}, "sd"),
         ({"family": "torchscript"}, "output is for"),
         ({"output": "vector"}, "output is for"),
+        ({"bands": ["red", "red", "blue"]}, "named twice"),
+        ({"ground_sampling_distance_m": {"min": 20, "max": 10}}, "min may not be larger"),
+        ({"parameters": {"channels_last": False}}, "takes no parameters"),
+        (
+            {"scaling": {"mean": [float("nan")] * 3, "sd": [1] * 3}},
+            r"scaling\.FixedScaling\.mean\.0: Input should be a finite",
+        ),
+        (
+            {"scaling": {"mean": [0] * 3, "sd": [float("inf")] * 3}},
+            r"scaling\.FixedScaling\.sd\.0: Input should be a finite",
+        ),
         ({"family": "torchscript", "output": "vector"}, "whole sha256"),
         (
             {"scaling": {"mean": [0.5], "sd": [1]}, "other_bands": "refuse", "units": "DN"},
@@ -167,6 +178,55 @@ def test_a_string_that_is_a_path_is_not_followed(tmp_path):
 def test_wrong_cards_are_refused_with_the_entry(tmp_path, changes, word):
     with pytest.raises(ModelCardError, match=word):
         load_card(write_card(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("base", ["random_conv", "spectral_stats"])
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"bands": ["red", "green", "blue"]}, "takes chips as they come"),
+        ({"units": "reflectance"}, "takes chips as they come"),
+        ({"ground_sampling_distance_m": {"min": 8, "max": 12}}, "takes chips as they come"),
+        ({"input_size": 16}, "resizes nothing"),
+        ({"minimum_pixels": 64}, "minimum_pixels: 64"),
+    ],
+)
+def test_what_would_not_be_held_to_may_not_be_stated(tmp_path, base, changes, word):
+    with pytest.raises(ModelCardError, match=word):
+        load_encoder(write_card(tmp_path, base, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"seed": -1}, "golden.seed"),
+        ({"size": 0}, "golden.size"),
+        ({"first8": [0.0] * 8}, "all 0"),
+        ({"first8": [float("nan")] * 8}, "finite"),
+    ],
+)
+def test_golden_vectors_that_say_nothing_are_refused(tmp_path, changes, word):
+    golden = load_card("random_conv").golden.model_dump() | changes
+    golden["first8"] = list(golden["first8"])
+    with pytest.raises(ModelCardError, match=word):
+        load_card(write_card(tmp_path, "random_conv", golden=golden))
+
+
+def test_a_golden_vector_of_fewer_features_is_refused(tmp_path):
+    with pytest.raises(ModelCardError, match="at least 8"):
+        load_card(write_card(tmp_path, "random_conv", features=4))
+
+
+def test_a_card_in_the_working_folder_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_card(tmp_path))
+    assert load_card(Path()).name == "mine"
+
+
+def test_lists_in_lists_without_end_are_refused(tmp_path):
+    folder = write_card(tmp_path)
+    (folder / "config.yaml").write_text("[" * 5000)
+    with pytest.raises(ModelCardError, match="is not YAML"):
+        load_card(folder)
 
 
 @pytest.mark.parametrize("file", ["../x.pth", "/x.pth", "x.bin", "a/b.pth", "x.pt2", "x.pkl"])
@@ -194,6 +254,27 @@ def test_features_are_those_before_the_last_layer(tmp_path, weights):
     with torch.inference_mode():
         network(torch.from_numpy(values))
     np.testing.assert_allclose(fitted.transform(chips()), kept[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_without_the_weights_of_its_card_is_not_random():
+    encoder = TorchvisionCNN(load_card("resnet18_imagenet"))
+    for use in (
+        lambda: encoder.fit(chips(), spec(), seed=0),
+        lambda: encoder.build(spec(), seed=0),
+    ):
+        with pytest.raises(WeightsError, match="are not at"):
+            use()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, weights):
+    state = dict(weights[2].state_dict())
+    state["layer1.0.conv1.weight"] = torch.full_like(state["layer1.0.conv1.weight"], torch.nan)
+    path = tmp_path / "resnet18-own.pth"
+    torch.save(state, path)
+    entry = weights_entry(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    encoder = TorchvisionCNN.from_card(write_card(tmp_path, weights=entry), path)
+    with pytest.raises(WeightsError, match="1 tensors of the weights file hold NaN"):
+        encoder.fit(chips(), spec(), seed=0)
 
 
 def test_safetensors_and_pth_agree(tmp_path, weights):
@@ -292,7 +373,7 @@ class TestInflation:
         (
             {"ground_sampling_distance_m": {"min": 8, "max": 12}},
             {"resolution": 30.0},
-            "30 m, the card's 8 to 12 m",
+            "30 of the units of its coordinates, the card's 8 to 12 m",
         ),
         ({}, {"size": 20}, "20 pixels"),
         ({"input_size": 64}, {"width": 40}, "32 by 40 pixels.*build square chips"),
@@ -369,6 +450,7 @@ STATISTICS = {
     "family": "spectral_stats",
     "architecture": "SpectralStats",
     "features": 12,
+    "minimum_pixels": 1,
     "golden": {"seed": 0, "size": 32, "first8": [1.0] * 8, "tolerance": 1e9},
 }
 

@@ -12,6 +12,7 @@ from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.multiscale import MultiScale, Resize, central_crop
 from eocausal.encoders.patches import SampledPatches
 from eocausal.encoders.random_conv import RandomConv
+from eocausal.encoders.small_cnn import SmallCNN
 from eocausal.encoders.spectral import SpectralStats
 from eocausal.encoders.texture import Texture
 from eocausal.errors import EncoderError, EocausalError
@@ -177,13 +178,19 @@ def test_the_whole_chip_is_scaled_for_stats_as_in_the_cube():
     np.testing.assert_allclose(features[:, 6:9], middle(images, 10).mean(axis=(2, 3)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(), (0, 16), (16, 16), (16.0, 32), (True,)])
+@pytest.mark.parametrize("wrong", [{"encoder": SmallCNN()}, {"encoder": RandomConv}, {"resize": 8}])
+def test_decisions_of_another_kind_are_refused(wrong):
+    with pytest.raises(EncoderError, match=f"MultiScale has {next(iter(wrong))}="):
+        MultiScale(**{"encoder": RandomConv(), "sizes": (16,)} | wrong)
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 16), (16, 16), (16.0, 32), (True,), 16, [16, 32]])
 def test_meaningless_sizes_are_refused(sizes):
     with pytest.raises(EncoderError, match="sizes="):
         MultiScale(SpectralStats(texture=Texture(levels=4)), sizes=sizes)
 
 
-@pytest.mark.parametrize("pixels", [0, 2.5])
+@pytest.mark.parametrize("pixels", [0, 2.5, True])
 def test_meaningless_resizing_is_refused(pixels):
     with pytest.raises(EncoderError, match="pixels="):
         Resize(pixels)

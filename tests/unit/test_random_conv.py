@@ -215,12 +215,41 @@ def test_features_predict_a_density_that_bands_cannot():
         {"patch": ()},
         {"bias": -1.0},
         {"bias": float("nan")},
+        {"bias": float("inf")},
+        {"bias": "1"},
+        {"patches": "sampled"},
+        {"patches": SampledPatches},
         {"stride": 0},
     ],
 )
 def test_meaningless_settings_are_refused(wrong):
     with pytest.raises(EncoderError):
         RandomConv(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"regularisation": "a"}, {"regularisation": float("inf")}, {"sample": 10.5}, {"sample": 1}],
+)
+def test_meaningless_patches_are_refused(wrong):
+    with pytest.raises(EncoderError, match="SampledPatches has"):
+        SampledPatches(**wrong)
+
+
+def test_a_sample_with_one_patch_only_is_refused_rather_than_encoded_as_zeros():
+    images = np.full((2, 3, 24, 24), np.nan, np.float32)
+    images[0, :, 3:6, 3:6] = textured(1)[0, :, 3:6, 3:6]
+    with pytest.raises(EncoderError, match="patches of 3 by 3 valid pixels are the same"):
+        fit(QUICK, images)
+
+
+def test_a_scale_at_which_nothing_of_the_sample_is_seen_is_refused():
+    images = np.full((2, 3, 24, 24), np.nan, np.float32)
+    images[0, :, 4:8, 4:6] = textured(1)[0, :, 4:8, 4:6]
+    images[0, :, 8:9, 4:6] = 1.0
+    encoder = RandomConv(features=4, patches=GaussianPatches(), scales=(1, 8))
+    with pytest.raises(EncoderError, match="No coarse pixel"):
+        fit(encoder, images)
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, None])

@@ -280,5 +280,27 @@ def test_meaningless_decisions_are_refused():
         Texture(distances=(0,))
     with pytest.raises(EncoderError, match="ratio of sums"):
         Index("none", Sum(()), Sum((), 1.0))
-    with pytest.raises(EncoderError, match="valid pixel"):
-        SpectralStats().fit(np.full((3, 6, 8, 8), np.nan, np.float32), spec(), seed=0)
+    for encoder in (SpectralStats(), SpectralStats(texture=None)):
+        with pytest.raises(EncoderError, match="valid pixel"):
+            encoder.fit(np.full((3, 6, 8, 8), np.nan, np.float32), spec(), seed=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quantiles": 0.5},
+        {"quantiles": ("0.5",)},
+        {"indices": ("ndvi",)},
+        {"indices": KNOWN[0]},
+        {"texture": True},
+    ],
+)
+def test_decisions_of_another_kind_are_refused(wrong):
+    with pytest.raises(EncoderError, match=next(iter(wrong))):
+        SpectralStats(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"levels": 16.5}, {"distances": 3}, {"distances": [1, 2]}])
+def test_textures_of_another_kind_are_refused(wrong):
+    with pytest.raises(EncoderError, match="Texture has"):
+        Texture(**wrong)
