@@ -37,6 +37,9 @@ TWIN = 1e-5
 """Places closer than this share of the typical distance between two places are twins."""
 
 
+PLACES_PER_COMPONENT = 5
+
+
 class Metric(Protocol):
     """A decision what it means for two places to look alike."""
 
@@ -52,15 +55,17 @@ class Whitened:
     Parameters
     ----------
     components
-        Principal components kept, at most. Every one counts alike: with many of them what is
-        faint counts as much as what is plain to see.
+        Principal components kept, at most; and at most one for every five places, since with as
+        many components as places all places are equally far from each other. Every one counts
+        alike: with many of them what is faint counts as much as what is plain to see.
     """
 
     components: int = 16
 
     def points(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the whitened components."""
-        scores = _components(features, self.components)
+        most = max(1, len(features) // PLACES_PER_COMPONENT)
+        scores = _components(features, min(self.components, most))
         spread = scores.std(axis=0)
         return np.asarray(scores / np.where(spread > 0, spread, np.inf))
 

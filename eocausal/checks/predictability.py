@@ -66,8 +66,9 @@ def predictability(
         Periods are averaged.
     covariates
         Indexed by neighborhood. Numbers, truth values, dates, or texts (one indicator for each
-        of the 20 most frequent). Missing values are left out one covariate at a time. It has
-        to hold the columns that ``folds`` reads; ``lon`` and ``lat`` come from the embedding.
+        of the 20 most frequent; of two values, or of other complements, only the first). Missing
+        values are left out one covariate at a time. It has to hold the columns that ``folds``
+        reads; positions come from the embedding where it has ``lon`` and ``lat``.
     folds
         :class:`~eocausal.folds.SpatialBlocks` where places have positions. The same number of
         random folds stands beside them, to show how much those flatter.
@@ -107,11 +108,15 @@ def predictability(
     rules = [(folds, True)]
     if not isinstance(folds, RandomFolds):
         rules.append((RandomFolds(folds.k), False))
-    dealt = [(rule, honest, rule.assign(units, seed=seed)) for rule, honest in rules]
+    none = np.zeros(len(units), dtype=np.int64)
+    enough = len(units) >= FEWEST_PLACES
+    dealt = [
+        (rule, honest, rule.assign(units, seed=seed) if enough else none) for rule, honest in rules
+    ]
     by = folds.by if isinstance(folds, GroupFolds) else None
     names = [str(name) for name in covariates.columns if name != by]
     rows = []
-    for name, values in expand(covariates.loc[units.index], names).items():
+    for name, values in _distinct(expand(covariates.loc[units.index], names)).items():
         seen = np.isfinite(values)
         for rule, honest, fold in dealt:
             score = _score(points[seen], values[seen], fold[seen], cluster[seen])
@@ -144,11 +149,28 @@ def _joined(frame: pd.DataFrame, covariates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _placed(embedding: xr.DataArray, units: pd.DataFrame, folds: FoldRule) -> pd.DataFrame:
-    """Add the columns with positions that spatial folds read, where the table has none."""
-    if not isinstance(folds, SpatialBlocks) or {folds.lon, folds.lat} <= set(units.columns):
+    """Give spatial folds the positions of the embedding; without any, the table has to have them.
+
+    A covariate named ``lon`` may be anything, and may be missing for some places.
+    """
+    known = {"lon", "lat"} <= set(embedding.coords)
+    if not isinstance(folds, SpatialBlocks) or (
+        not known and {folds.lon, folds.lat} <= set(units.columns)
+    ):
         return units
     lon, lat = lon_lat(embedding, units.index)
     return units.assign(**{folds.lon: lon, folds.lat: lat})
+
+
+def _distinct(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Leave out the indicator that is one minus another of the same covariate."""
+    kept: dict[str, NDArray[np.float64]] = {}
+    for name, values in columns.items():
+        stem = name.partition("=")[0]
+        twins = (v for k, v in kept.items() if "=" in k and k.partition("=")[0] == stem)
+        if "=" not in name or not any(np.allclose(values, 1 - v, equal_nan=True) for v in twins):
+            kept[name] = values
+    return kept
 
 
 def _words(folds: FoldRule) -> str:

@@ -156,7 +156,7 @@ class Representation:
         if len(told):
             claims.append(f"they tell {int(told.sum())} of {len(told)} known covariates")
         if found.autocorrelation is not None:
-            claims.append(_reach_claim(found.autocorrelation))
+            claims.append(_reach_claim(found.autocorrelation, self.alpha))
         values = {
             "effective_rank": d.effective_rank, "constant_features": d.constant,
             "places_unseen": d.unseen, "places_with_twin": d.twins,
@@ -174,8 +174,8 @@ class Representation:
         if table.empty:
             return pd.Series(dtype=bool)
         rows = table[table["honest"] & table["score"].notna()].set_index("covariate")
-        least = rows["measure"].map({"R2": self.least_r2, "AUC": self.least_auc})
-        return rows["score"] >= least
+        least = np.where(rows["measure"] == "AUC", self.least_auc, self.least_r2)
+        return pd.Series(rows["score"].to_numpy(float) >= least, index=rows.index)
 
     def _collapse_words(self, d: Degeneracy) -> list[str]:
         seen, words = d.n - d.unseen, []
@@ -246,8 +246,10 @@ def _advice(reach: float) -> str:
     return f"Use SpatialBlocks(km={edge:g}) or longer."
 
 
-def _reach_claim(near: Autocorrelation) -> str:
+def _reach_claim(near: Autocorrelation, alpha: float) -> str:
     p = f"p = {near.p_value:.3g}"
+    if near.range_km == 0 and near.p_value <= alpha:
+        return f"near places are hardly more alike than distant ones ({p})"
     if near.range_km == 0:
         return f"near places are no more alike than distant ones ({p})"
     return f"places resemble each other {_km(near.range_km)} ({p})"

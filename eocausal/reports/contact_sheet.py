@@ -26,6 +26,7 @@ __all__ = [
     "Stretch",
     "checked_bands",
     "contact_sheet",
+    "cut_label",
     "draw_chip",
     "drawn_periods",
     "north_up",
@@ -109,8 +110,11 @@ def picture_bands(names: Sequence[str]) -> tuple[str, ...]:
     """
     lower = {str(name).lower(): str(name) for name in names}
     for composite in COMPOSITES:
-        found = [next((own for low, own in lower.items() if low.startswith(color)), None)
-                 for color in composite]  # fmt: skip
+        found = [
+            lower.get(color)
+            or next((own for low, own in lower.items() if low.startswith(color)), None)
+            for color in composite
+        ]
         if all(found):
             return tuple(str(name) for name in found)
     return tuple(str(name) for name in names[: 3 if len(names) >= 3 else 1])
@@ -214,7 +218,7 @@ def _strips(cube: xr.Dataset, groups: list[Group], stretch: Stretch, periods: li
             _row_label(cells[row][0], str(label), words, bold=main)
             row += 1
     for cell, period_name in zip(cells[0], names, strict=True):
-        cell.set_title(_cut(period_name, 14), fontsize=8.5, pad=4)
+        cell.set_title(cut_label(period_name, 14), fontsize=8.5, pad=4)
     return figure
 
 
@@ -283,9 +287,13 @@ def north_up(
     return chip[:, :, ::-1] if affine[0] < 0 else chip
 
 
-def _cut(text: str, length: int) -> str:
+def cut_label(text: str, length: int) -> str:
+    """Shorten a label in its middle: ids that begin alike differ at their ends."""
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
 def _apart(near: Any) -> str:
@@ -295,7 +303,7 @@ def _apart(near: Any) -> str:
 
 
 def _label(axes: Any, name: str, words: str, *, bold: bool = False) -> None:
-    axes.annotate(_cut(name, 18), (0.5, 0), xytext=(0, -4), xycoords="axes fraction",
+    axes.annotate(cut_label(name, 18), (0.5, 0), xytext=(0, -4), xycoords="axes fraction",
                   textcoords="offset points", ha="center", va="top", fontsize=8,
                   color=BLUE if bold else INK, weight="bold" if bold else "normal",
                   annotation_clip=False)  # fmt: skip
@@ -305,7 +313,7 @@ def _label(axes: Any, name: str, words: str, *, bold: bool = False) -> None:
 
 
 def _row_label(axes: Any, name: str, words: str, *, bold: bool) -> None:
-    axes.annotate(textwrap.fill(_cut(name, 32), 16), (0, 0.5), xytext=(-8, 1),
+    axes.annotate(textwrap.fill(cut_label(name, 32), 16), (0, 0.5), xytext=(-8, 1),
                   xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
                   fontsize=8.5, color=BLUE if bold else INK, weight="bold" if bold else "normal",
                   annotation_clip=False)  # fmt: skip

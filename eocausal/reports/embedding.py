@@ -35,7 +35,7 @@ from eocausal.reports.plots import (
 from eocausal.reports.tables import MINUS, format_number, format_p
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -48,6 +48,9 @@ MEASURES = {
 }
 CHANCE = {"R2": 0.0, "AUC": 0.5}
 FOLD_COLORS = ("#1f5a94", "#c4601d", "#3d7d4f", "#7a4f9a", "#9a7b1d", "#a03b4f")
+MAP_SHARE = 0.4
+"""A map is at least this share as wide as it is high, and the other way round."""
+
 FLOOR = -0.25
 """Scores far below chance are drawn at the edge of the axis, with an arrow."""
 
@@ -153,7 +156,19 @@ def _color_map(
     east = middle + (lon - middle + 180) % 360 - 180
     size = 30 if len(lon) <= 400 else (14 if len(lon) <= 3000 else 4)
     axes.scatter(east, lat, c=0.1 + 0.85 * shades, s=size, linewidths=0, rasterized=True)
-    axes.set_aspect(1 / max(float(np.cos(np.deg2rad(np.nanmedian(lat)))), 0.05))
+    stretch = 1 / max(float(np.cos(np.deg2rad(np.nanmedian(lat)))), 0.05)
+    axes.set_aspect(stretch)
+    # places along a line still make a map
+    least = MAP_SHARE * max(
+        np.nanmax(east) - np.nanmin(east), stretch * np.ptp(lat[np.isfinite(lat)])
+    )
+    for values, unit, set_limits in ((east, 1.0, axes.set_xlim), (lat, stretch, axes.set_ylim)):
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        half = max(high - low, least / unit, 1e-6) / 2 * 1.1
+        set_limits((low + high) / 2 - half, (low + high) / 2 + half)
+    axes.ticklabel_format(useOffset=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel("longitude")
     axes.set_ylabel("latitude")
     for side in ("top", "right"):
@@ -279,12 +294,24 @@ def correlogram_figure(
                 axes.axvline(at, color=shade, linewidth=1.4, linestyle="--",
                              label=f"{words}: {format_number(at, 2)} km")  # fmt: skip
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(_minor_label(correlogram["km"].to_numpy(float)))
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         axes.set_xlabel("distance between two places (km)")
         axes.set_ylabel("correlation of their features")
         axes.legend(frameon=False, fontsize=8, loc="upper right")
     return CaptionedFigure(name, figure, _reach_words(range_km, threshold, p_value, block_km))
+
+
+def _minor_label(km: NDArray[np.float64]) -> Callable[[float, Any], str]:
+    """Label steps between the powers of ten where these alone would leave the axis bare."""
+    spread = km.max() / km.min() if len(km) else 1.0
+    digits = "23468" if spread < 5 else ("25" if spread < 100 else "")
+
+    def label(value: float, _: Any) -> str:
+        return f"{value:g}" if f"{value:.0e}"[0] in digits else ""
+
+    return label
 
 
 def _thin_lines() -> Iterator[Any]:

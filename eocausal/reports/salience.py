@@ -17,6 +17,7 @@ from eocausal.reports.contact_sheet import (
     CaptionedFigure,
     Stretch,
     checked_bands,
+    cut_label,
     draw_chip,
     drawn_periods,
     north_up,
@@ -171,10 +172,9 @@ def _draw(
 
 
 def _title(cube: xr.Dataset, label: Hashable, period: int) -> str:
-    words = str(label)
-    if cube.sizes["period"] > 1:
-        words += f" · {cube.indexes['period'][period]}"
-    return words if len(words) <= 24 else words[:23] + "…"
+    if cube.sizes["period"] == 1:
+        return cut_label(str(label), 24)
+    return f"{cut_label(str(label), 12)} · {cut_label(str(cube.indexes['period'][period]), 9)}"
 
 
 def _overlay(

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from eocausal.checks.base import CheckResult, Verdict
-from eocausal.errors import StudyError
+from eocausal.errors import OneClusterError, StudyError
+from eocausal.estimators.inference import EARTH_RADIUS_KM
 from eocausal.folds import FoldRule, GroupFolds, SpatialBlocks
+from eocausal.ingest.times import ALL
 from eocausal.provenance import atomic_path, write_json
 from eocausal.studies.encoders import (
+    check_encoder,
     encoder_of,
     network_of,
     objective_of,
@@ -23,29 +26,39 @@ from eocausal.studies.encoders import (
 )
 from eocausal.studies.engine import Stage, scope
 from eocausal.studies.progress import Advance
+from eocausal.studies.scenes import periods_of
 from eocausal.studies.workspace import IngestSpace, Workspace
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import xarray as xr
 
     from eocausal.checks.representation import EmbeddingData
     from eocausal.encoders.trained import TrainedEncoder
     from eocausal.reports.contact_sheet import CaptionedFigure
     from eocausal.reports.content import Picture
-    from eocausal.studies.schema import Ingestion
+    from eocausal.studies.assemble import StudyTables
+    from eocausal.studies.schema import Ingestion, Study
 
 __all__ = [
     "EMBEDDED",
+    "check_description",
+    "check_embedding",
     "check_record",
     "check_result",
+    "check_training_folds",
     "embedding_stages",
     "read_description",
     "read_pictures",
+    "refuse_missing_labels",
     "trained_encoder",
 ]
 
-EMBEDDED = ("embedding.zarr", "embedding", "encoder")
+EMBEDDED = (
+    "embedding.zarr", "embedding.zarr.partial", "embedding", "encoder", "encoder.partial",
+)  # fmt: skip
 SHARE_OF_MAP = 0.1
+HALVINGS = 8
 
 
 def embed(space: IngestSpace, progress: Advance) -> list[str]:
@@ -71,12 +84,7 @@ def _train(space: IngestSpace, progress: Advance) -> TrainedEncoder:
     assert section is not None
     treatment, outcome, units, folds = "", "", None, None
     if section.objective.labels:
-        if not isinstance(space, Workspace):
-            raise StudyError(
-                f"The encoder is trained for the {section.objective.name}, but the study has none.",
-                cause="A study without design and estimate names no treatment and no outcome.",
-                next_step="Train for simclr, which needs no labels, or complete the study.",
-            )
+        assert isinstance(space, Workspace)
         treatment, outcome = space.study.design.trial.arm, space.study.estimate.outcome
         units, folds = space.tables.units, training_folds(section, space.tables.group)
     return train_encoder(
@@ -135,21 +143,123 @@ def describe(space: IngestSpace, progress: Advance) -> list[str]:
     return ["embedding"]
 
 
+def check_embedding(space: IngestSpace, progress: Advance) -> list[str]:
+    """Refuse what cannot be encoded or described, before anything costly is done."""
+    data = space.study.data
+    assert data.imagery is not None
+    periods = periods_of(data.imagery.periods, space.scenes()) or [ALL]
+    check_encoder(data, space.file.root, len(periods))
+    refuse_missing_labels(space.study)
+    units = None
+    if isinstance(space, Workspace):
+        units = space.tables.raw
+        check_training_folds(space.study, space.tables)
+    check_description(space.study, space.places, units)
+    return []
+
+
+def refuse_missing_labels(study: Ingestion) -> None:
+    """Refuse to train for labels that the study does not name.
+
+    Raises
+    ------
+    StudyError
+    """
+    from eocausal.studies.schema import Study
+
+    section = study.data.encoder.trained if study.data.encoder is not None else None
+    if section is not None and section.objective.labels and not isinstance(study, Study):
+        raise StudyError(
+            f"The encoder is trained for the {section.objective.name}, but the study has no design "
+            "and no outcome.",
+            cause="A study without design and estimate names no treatment and no outcome.",
+            next_step="Train for simclr, which needs no labels, or complete the study.",
+        )
+
+
+def check_training_folds(study: Study, tables: StudyTables) -> None:
+    """Refuse folds for training that there are too few places for.
+
+    Raises
+    ------
+    StudyError
+    """
+    section = study.data.encoder.trained
+    if section is None or not section.objective.labels:
+        return
+    try:
+        training_folds(section, tables.group).assign(tables.units, seed=study.seed)
+    except OneClusterError as error:
+        wide = section.blocks_km is not None
+        raise StudyError(
+            f"The encoder cannot be trained in {section.folds} folds. {error.fact}",
+            cause="Blocks, or places that share a cluster, are held out whole.",
+            next_step="Use "
+            + ("smaller blocks (data.encoder.trained.blocks_km) or " if wide else "")
+            + "fewer folds (at least 3), or train for simclr, which needs none.",
+        ) from error
+
+
+def check_description(
+    study: Ingestion, places: gpd.GeoDataFrame, units: pd.DataFrame | None
+) -> None:
+    """Refuse covariates that are in no table, and blocks so wide that nothing can be held out.
+
+    Raises
+    ------
+    StudyError
+    """
+    section = study.embedding
+    names = section.covariates or ()
+    known = [str(c) for c in places.columns if c != places.geometry.name]
+    known += [str(c) for c in units.columns if c not in known] if units is not None else []
+    lost = [n for n in names if n not in known]
+    if lost:
+        raise StudyError(
+            f"There is no column {', '.join(lost)}.",
+            cause="embedding.covariates names columns of the places, or of units where there are "
+            f"some; there are: {', '.join(known) or 'none'}.",
+            next_step="Correct the names.",
+        )
+    if not names or section.blocks_km is None:
+        return
+    centre = places.geometry.to_crs("EPSG:4326").representative_point()
+    rule = SpatialBlocks(section.blocks_km)
+    at = rule.blocks(pd.DataFrame({"lon": centre.x, "lat": centre.y}))
+    blocks = int(at.max()) + 1
+    if blocks < rule.k:
+        raise StudyError(
+            f"The places lie in {blocks} block{'s' if blocks > 1 else ''} of "
+            f"{section.blocks_km:g} km.",
+            cause=f"Blocks are dealt to {rule.k} folds, of which each is held out once.",
+            next_step="Make embedding.blocks_km smaller, or leave it out.",
+        )
+
+
 def _subject(space: IngestSpace) -> EmbeddingData:
     from eocausal.checks.representation import EmbeddingData
 
     covariates = _covariates(space)
     folds: FoldRule = GroupFolds("neighborhood")
     if covariates is not None:
-        edge = space.study.embedding.blocks_km or _tenth_of_map(space.embedding)
-        folds = SpatialBlocks(edge)
+        edge = space.study.embedding.blocks_km
+        folds = SpatialBlocks(edge) if edge is not None else _tenth_of_map(space.embedding)
     return EmbeddingData(space.embedding, covariates, folds)
 
 
-def _tenth_of_map(embedding: xr.DataArray) -> float:
-    lat = embedding["lat"].to_numpy()
-    east = np.ptp(embedding["lon"].to_numpy()) * np.cos(np.deg2rad(np.median(lat)))
-    return float(np.ceil(SHARE_OF_MAP * 111.2 * max(east, np.ptp(lat)) * 10) / 10) or 1.0
+def _tenth_of_map(embedding: xr.DataArray) -> FoldRule:
+    """Return blocks a tenth of the map wide, or narrower where places lie in too few of them."""
+    places = pd.DataFrame({c: embedding[c].to_numpy() for c in ("lon", "lat")})
+    lon, lat = np.deg2rad(places["lon"]), np.deg2rad(places["lat"])
+    middle = np.arctan2(np.sin(lon).mean(), np.cos(lon).mean())
+    east = np.ptp((lon - middle + np.pi) % (2 * np.pi)) * np.cos(np.median(lat))
+    longer = float(EARTH_RADIUS_KM * max(east, np.ptp(lat)))
+    for halvings in range(HALVINGS):
+        km = max(np.ceil(SHARE_OF_MAP * longer * 10) / 10 / 2**halvings, 1e-3)
+        rule = SpatialBlocks(float(km))
+        if rule.blocks(places).max() + 1 >= rule.k:
+            return rule
+    return GroupFolds("neighborhood")
 
 
 def _covariates(space: IngestSpace) -> pd.DataFrame | None:
@@ -165,13 +275,6 @@ def _covariates(space: IngestSpace) -> pd.DataFrame | None:
     found = [places[of_places]]
     if rest and isinstance(space, Workspace):
         found.append(neighborhood_means(space.tables.raw, rest))
-    elif rest:
-        raise StudyError(
-            f"The places have no column {', '.join(rest)}.",
-            cause="embedding.covariates names columns of the places, or of units where there are "
-            f"some; the places have {', '.join(map(str, places.columns)) or 'none'}.",
-            next_step="Correct the names.",
-        )
     return pd.concat(found, axis=1).reindex(places.index)
 
 
@@ -188,7 +291,7 @@ def _figures(
         data.embedding, queries=queries, k=section.neighbors, exclude_within_km=section.apart_km
     )
     drawn = [contact_sheet(space.cube, near, seed=seed), pca_view(data.embedding, _color(data))]
-    if len(table):
+    if len(table) and table["score"].notna().any():
         drawn.append(predictability_figure(table))
     trained = trained_encoder(space)
     if trained is not None:
@@ -251,6 +354,12 @@ def read_pictures(folder: Path, figures: Sequence[Mapping[str, str]]) -> list[Pi
     ]
 
 
+_LABELS = (
+    "design.trial.arm", "design.trial.cluster", "data.units", "estimate.outcome",
+    "estimate.missing_outcome", "estimate.missing_covariates",
+)  # fmt: skip
+
+
 def embedding_stages(study: Ingestion) -> list[Stage[Any]]:
     """Return the stages that encode and describe; none if the study names no encoder."""
     from eocausal.studies.schema import Study
@@ -263,11 +372,13 @@ def embedding_stages(study: Ingestion) -> list[Stage[Any]]:
     if isinstance(study, Study):
         parts.append("design.trial.start")
         if own is not None and own.objective.labels:
-            parts += ["design", "data.units", "estimate.outcome", "estimate.missing_outcome"]
+            parts += _LABELS
+            if study.estimate.missing_covariates == "drop":
+                parts.append("estimate.covariates")
             needs.append("units")
-    described = ["embedding", "seed"]
-    about = ["cube", "embedding", "neighborhoods"]
+    described, about = ["embedding", "seed"], ["cube", "embedding", "neighborhoods"]
     if isinstance(study, Study):
+        described.append("data.units")
         about.append("units")
     work = embed_before_treatment if isinstance(study, Study) else embed
     title = "Train encoder and encode chips" if own is not None else "Encode chips"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eocausal.errors import EncoderError
 from eocausal.folds import FoldRule, GroupFolds, SpatialBlocks
 from eocausal.provenance import hash_json
 from eocausal.studies.schema_base import Section
@@ -21,20 +23,23 @@ from eocausal.studies.schema_encoder import (
 )
 
 if TYPE_CHECKING:
-    from eocausal.encoders.core import Architecture, Encoder, SequenceEncoder
+    from eocausal.encoders.core import Architecture, Encoder, ImageSpec, SequenceEncoder
     from eocausal.encoders.objectives import Objective
     from eocausal.encoders.salience_methods import Method
     from eocausal.encoders.schedule import TrainingSchedule
     from eocausal.encoders.temporal import Head
     from eocausal.studies.schema import PlacesData
+    from eocausal.studies.schema_imagery import ImagerySection
 
 __all__ = [
     "card_hashes",
     "cards_of",
     "check_encoder",
     "encoder_of",
+    "image_spec_of",
     "network_of",
     "objective_of",
+    "reads_sequences",
     "salience_method_of",
     "schedule_of",
     "training_folds",
@@ -71,24 +76,53 @@ def card_hashes(choice: EncoderChoice | None, root: Path) -> str:
     return hash_json(cards) if cards else ""
 
 
-def check_encoder(data: PlacesData, root: Path) -> None:
+def check_encoder(data: PlacesData, root: Path, periods: int | None = None) -> None:
     """Refuse an encoder that cannot be made, or that the imagery of the study does not suit.
+
+    Parameters
+    ----------
+    data
+        What the study reads.
+    root
+        Where cards and weights are looked for.
+    periods
+        How many periods the chips will have; None if that is not known.
 
     Raises
     ------
     EncoderError, ModelCardError, WeightsError
     """
-    from eocausal.encoders.core import ImageSpec
-
     image, choice = data.imagery, data.encoder
     if choice is None or image is None:
         return
     found = choice.trained
     encoder = network_of(found.network, root) if found is not None else encoder_of(choice, root)
-    side = image.size or int((data.neighborhoods.size_m or 0) / image.resolution)
-    if side:
-        bands = tuple(band.partition("=")[0].strip() for band in image.bands)
-        encoder.check(ImageSpec(bands, image.units, image.resolution, side, side))
+    side = image.size or math.ceil((data.neighborhoods.size_m or 0) / image.resolution - 1e-6)
+    if side > 0:
+        encoder.check(image_spec_of(image, side))
+    if reads_sequences(choice) and periods == 1:
+        raise EncoderError(
+            f"The study has one period; {encoder.name} reads sequences.",
+            cause="There is no change to see in a single image.",
+            next_step="Name several periods in data.imagery.periods, or choose an encoder of "
+            "single images.",
+        )
+
+
+def image_spec_of(image: ImagerySection, side: int) -> ImageSpec:
+    """Say what the chips of a study will look like."""
+    from eocausal.encoders.core import ImageSpec
+
+    bands = [band.partition("=")[0].strip() for band in image.bands]
+    if image.count_band is not None:
+        bands.append(image.count_band)
+    return ImageSpec(tuple(bands), image.units, image.resolution, side, side)
+
+
+def reads_sequences(choice: EncoderChoice) -> bool:
+    """Whether an encoder makes one vector of all periods."""
+    own = choice.trained
+    return choice.sequence is not None or (own is not None and own.network.sequence is not None)
 
 
 def encoder_of(choice: EncoderChoice, root: Path) -> Encoder | SequenceEncoder:

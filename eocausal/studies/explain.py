@@ -64,7 +64,8 @@ def explain(space: Workspace, progress: Advance) -> list[str]:
 def _extremes(effect: pd.Series, count: int) -> list[Hashable]:
     """Return the places with the largest effects, then those with the smallest."""
     order = effect.sort_values(ascending=False, kind="stable").index
-    half = min(count, len(order)) // 2
+    count = min(count, len(order))
+    half = count // 2
     return [*order[: count - half], *order[len(order) - half :]]
 
 

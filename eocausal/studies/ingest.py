@@ -11,9 +11,14 @@ import numpy as np
 from eocausal.contracts import ChipStatus
 from eocausal.errors import StudyError
 from eocausal.provenance import FailureLedger
-from eocausal.studies.embed import embedding_stages, read_description
+from eocausal.studies.embed import (
+    EMBEDDED,
+    check_embedding,
+    embedding_stages,
+    read_description,
+)
 from eocausal.studies.encoders import card_hashes
-from eocausal.studies.engine import Stage, execute, remove_stale, resolved, run_folder
+from eocausal.studies.engine import Stage, execute, remove_stale, resolved, run_folder, scope
 from eocausal.studies.ingest_stages import INGESTED, ingest_stages, sections_of, write_study
 from eocausal.studies.inputs import source_of
 from eocausal.studies.load import IngestFile, StudyFile, line_of, read_ingestion
@@ -133,20 +138,22 @@ def run_ingestion(
     file = _with_lock(read_ingestion(path), lock)
     stages: list[Stage[Any]] = [*ingest_stages(file.study)]
     if encode:
-        stages += _encoding(file)
+        encoding = _encoding(file)
+        stages = [stages[0], encoding[0], *stages[1:], *encoding[1:]]
     stages.append(_last(file))
     with run_folder(out) as folder:
         whole = isinstance(file, StudyFile)
         space = (Workspace if whole else IngestSpace)(file, folder, scheduler)
         cards = card_hashes(file.study.data.encoder, file.root)
         done = execute(stages, space, reporter or Quiet(), {"encoder": cards})
-        remove_stale(folder, INGESTED, space.hashes)
+        remove_stale(folder, (*INGESTED, *EMBEDDED) if encode else INGESTED, space.hashes)
         done.write_provenance(space)
         facts = [*_facts(space), *(_told(space) if encode else [])]
         return IngestResult(folder, tuple(done.ran), tuple(facts))
 
 
 def _encoding(file: IngestFile) -> list[Stage[Any]]:
+    """Return the stage that checks what will be encoded, then those that encode."""
     stages = embedding_stages(file.study)
     if not stages or file.study.data.imagery is None:
         raise StudyError(
@@ -154,7 +161,14 @@ def _encoding(file: IngestFile) -> list[Stage[Any]]:
             cause="Features are made of chips by an encoder.",
             next_step="Add data.imagery and data.encoder, e.g. encoder: random_conv.",
         )
-    return stages
+    parts, needs = ["data", "embedding", "seed"], ["neighborhoods", "scenes", "encoder"]
+    if isinstance(file, StudyFile):
+        parts += ["design", "estimate"]
+        needs.append("units")
+    return [
+        Stage("encodable", "Check encoder", scope(*parts), tuple(needs), check_embedding),
+        *stages,
+    ]
 
 
 def _told(space: IngestSpace) -> list[str]:

@@ -16,7 +16,13 @@ from eocausal.folds import GroupFolds, RandomFolds
 from eocausal.ingest.times import ALL
 from eocausal.provenance import FailureLedger, write_json
 from eocausal.studies.decisions import variances_of
-from eocausal.studies.embed import EMBEDDED, check_record, embedding_stages, read_description
+from eocausal.studies.embed import (
+    EMBEDDED,
+    check_embedding,
+    check_record,
+    embedding_stages,
+    read_description,
+)
 from eocausal.studies.engine import Stage, resolved, scope
 from eocausal.studies.explain import explain
 from eocausal.studies.ingest_stages import INGESTED, ingest_stages, write_study
@@ -62,6 +68,7 @@ def check_inputs(space: Workspace, progress: Advance) -> list[str]:
     scenes = space.scenes()
     periods = periods_of(space.study.data.imagery.periods, scenes)
     refuse_late_scenes(scenes, periods or [ALL], trial)
+    check_embedding(space, progress)
     notes = {"notes": list(space.tables.notes), "scenes": scenes["href"].nunique()}
     return [space.keep("inputs.json", notes), space.keep_ledger("inputs", space.tables.ledger)]
 
@@ -247,8 +254,9 @@ def stages_of(study: Study) -> list[Stage[Workspace]]:
     found, *ingested = ingest_stages(study)
     stages: list[Stage[Workspace]] = [
         found,
-        Stage("inputs", "Check inputs", scope("data", "design", "estimate", "checks"),
-              ("units", "neighborhoods", "scenes"), check_inputs),
+        Stage("inputs", "Check inputs",
+              scope("data", "design", "estimate", "checks", "embedding", "seed"),
+              ("units", "neighborhoods", "scenes", "encoder"), check_inputs),
         *ingested,
         *embedding_stages(study),
         Stage("average", "Average effect", scope(*_TABLES), tables, average),

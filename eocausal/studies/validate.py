@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, TypeVar
 from eocausal.errors import EocausalError, StudyError
 from eocausal.ingest.grid import parse_crs
 from eocausal.ingest.times import ALL, parse_period
-from eocausal.studies.assemble import complete_covariates, link, read_places, read_units
+from eocausal.studies.assemble import (
+    assemble,
+    complete_covariates,
+    link,
+    read_places,
+    read_units,
+)
 from eocausal.studies.decisions import (
     composite_of,
     masks_of,
     statistics_of,
     trial_of,
+)
+from eocausal.studies.embed import (
+    check_description,
+    check_training_folds,
+    refuse_missing_labels,
 )
 from eocausal.studies.encoders import check_encoder
 from eocausal.studies.inputs import source_of
@@ -126,9 +137,22 @@ def inspect(file: IngestFile) -> Validation:
         if places is not None:
             found.facts.append(f"{len(places):,} neighborhoods")
         _look_at_sources(found)
-    data = found.file.study.data
-    found.attempt(("data", "encoder"), lambda: check_encoder(data, found.file.root))
+    _look_at_embedding(found)
     return found
+
+
+def _look_at_embedding(found: Validation) -> None:
+    """Check what is to be encoded, learned and shown."""
+    study, before = found.file.study, len(found.problems)
+    periods = len(found.periods["imagery"] or [ALL]) if "imagery" in found.periods else None
+    at: Location = ("data", "encoder")
+    found.attempt(at, lambda: check_encoder(study.data, found.file.root, periods))
+    found.attempt(at, lambda: refuse_missing_labels(study))
+    if found.places is not None and (found.units is not None or not isinstance(study, Study)):
+        places, units = found.places, found.units
+        found.attempt(("embedding",), lambda: check_description(study, places, units))
+    if isinstance(study, Study) and not before and len(found.problems) == before:
+        found.attempt(at, lambda: check_training_folds(study, assemble(study)))
 
 
 def _look_at_study(found: Validation, file: StudyFile) -> None:

@@ -1,6 +1,7 @@
 """Encoders named in studies: made, trained, described, explained, or refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import rasterio
 from study_helpers import STUDY, eocausal, small_study
 
 from eocausal.encoders.base import open_embedding
-from eocausal.errors import StudyError
+from eocausal.errors import EocausalError, StudyError
 from eocausal.provenance import hash_tree
 from eocausal.simulate.objects import ObjectWorldConfig, render_objects
 from eocausal.studies.embed import read_description
+from eocausal.studies.explain import _extremes
 from eocausal.studies.ingest import run_ingestion
+from eocausal.studies.load import read_study
 from eocausal.studies.run import run_study
+from eocausal.studies.stages import stages_of
 from eocausal.studies.validate import validate_study
 
 OBJECTS = ObjectWorldConfig(n=81, size=36, shapes=5, seed=2)
@@ -99,8 +103,79 @@ def test_covariates_of_places_are_told_as_far_as_they_are_seen(world):
     assert row["covariate"] == "shapes"
     assert row["score"] > 0.3
     assert "embedding_predictability" in [p.name for p in pictures]
-    with pytest.raises(StudyError, match="no column age"):
-        encoded(world, "random_conv", "embedding: {covariates: [age]}\n", out="told")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "more", "says"),
+    [
+        ("random_conv", "embedding: {covariates: [age]}", "no column age"),
+        ("random_conv", "embedding: {covariates: [lon], blocks_km: 900}", "blocks? of 900 km"),
+        ("{sequence: {head: mean_trend}}", "", "one period"),
+        ("{trained: {network: {sequence: {head: gru}}}}", "", "one period"),
+        ("{trained: {objective: dragonnet}}", "", "no design and no outcome"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_chip_is_cut(world, encoder, more, says):
+    path = world / "late.yaml"
+    path.write_text(f"{PLACES}  encoder: {encoder}\n{more}\n", encoding="utf-8")
+    with pytest.raises(StudyError) as listed:
+        validate_study(path)
+    assert re.search(says, "\n".join(listed.value.problems))
+    with pytest.raises(EocausalError, match=says):
+        run_ingestion(path, world / "late", encode=True)
+    assert not (world / "late" / "cube.zarr").exists()
+
+
+def test_five_places_are_described_without_scores(world):
+    places = pd.read_csv(world / "world" / "places.csv")
+    places.head(5).to_csv(world / "world" / "five.csv", index=False)
+    path = world / "five.yaml"
+    text = PLACES.replace("places.csv", "five.csv")
+    more = "embedding: {covariates: [shapes]}\n"
+    path.write_text(f"{text}  encoder: {{random_conv: {{features: 16}}}}\n{more}")
+    check, pictures = read_description(run_ingestion(path, world / "five", encode=True).folder)
+    assert [p.name for p in pictures] == ["contact_sheet", "embedding_pca"]
+    assert check.table["note"].str.contains("fewer than 30 places").all()
+
+
+def test_another_encoder_leaves_nothing_of_the_one_before(world):
+    first = encoded(world, "{trained: %s}" % (TRAINED % "simclr"), out="changed")
+    assert (first.folder / "encoder").is_dir()
+    (first.folder / "encoder.partial").mkdir()
+    encoded(world, "{random_conv: {features: 16}}", out="changed")
+    assert not (first.folder / "encoder").exists()
+    assert not (first.folder / "encoder.partial").exists()
+
+
+def test_stages_know_what_they_depend_on(tmp_path):
+    def changed(**keys: str) -> set[str]:
+        text = STUDY.replace("{random_conv: {features: 16}}", "{trained: {objective: dragonnet}}")
+        path.write_text(text, encoding="utf-8")
+        before = {s.name: s.parameters(read_study(path).study) for s in stages_of_file(path)}
+        for old, new in keys.items():
+            text = text.replace(WHAT[old], new)
+        path.write_text(text, encoding="utf-8")
+        after = {s.name: s.parameters(read_study(path).study) for s in stages_of_file(path)}
+        return {name for name in before if before[name] != after[name]}
+
+    def stages_of_file(path):
+        return stages_of(read_study(path).study)
+
+    path = tmp_path / "study.yaml"
+    WHAT = {"covariates": "[age, female]", "id": "id: unit}", "prob": ", prob: prob"}
+    assert "embedding" not in changed(covariates="[age]")
+    assert "embedding" in changed(covariates="[age]\n  missing_covariates: drop")
+    assert {"embedding", "description"} <= changed(id="id: unit, neighborhood: village")
+    assert "embedding" not in changed(prob="")
+
+
+def test_salience_of_fewer_places_than_asked_for_shows_each_once():
+    effect = pd.Series([3.0, 1.0, 2.0, 5.0, 4.0], index=list("abcde"))
+    assert _extremes(effect, 4) == ["d", "e", "c", "b"]
+    for count in range(2, 13):
+        drawn = _extremes(effect, count)
+        assert len(drawn) == len(set(drawn)) == min(count, 5)
+        assert drawn == sorted(drawn, key=lambda label: -effect[label])
 
 
 def test_training_without_labels_needs_no_design(world):
@@ -110,8 +185,6 @@ def test_training_without_labels_needs_no_design(world):
     assert embedding.attrs["cross_fitted"] == "no label was used"
     assert embedding.sizes["feature"] == 32
     assert "learning_curves" in [p.name for p in read_description(result.folder)[1]]
-    with pytest.raises(StudyError, match="trained for the outcome"):
-        encoded(world, "{trained: %s}" % (TRAINED % "outcome"), out="trained")
 
 
 def test_a_sequence_becomes_one_vector(tmp_path):

@@ -8,7 +8,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from eocausal.errors import AlignmentError, BandError, MissingColumnError
-from eocausal.reports.contact_sheet import Stretch, contact_sheet, picture_bands
+from eocausal.reports.contact_sheet import Stretch, contact_sheet, cut_label, picture_bands
 from eocausal.reports.embedding import (
     correlogram_figure,
     learning_curves,
@@ -319,3 +319,39 @@ def test_figures_are_the_same_every_time():
     table = neighbors(data, [(0, 1, 1), (3, 1, 2)])
     assert to_png(contact_sheet(data, table).figure) == to_png(contact_sheet(data, table).figure)
     assert to_svg(pca_view(embedding()).figure) == to_svg(pca_view(embedding()).figure)
+
+
+def test_long_names_that_begin_alike_can_be_told_apart():
+    names = [f"District of the North / village {i}" for i in range(5)]
+    shown = {cut_label(name, 18) for name in names}
+    assert len(shown) == 5
+    assert {len(name) for name in shown} == {18}
+    assert cut_label("short", 18) == "short"
+
+
+@pytest.mark.parametrize("km", [[1.5, 3.0, 7.0], [2.0, 20.0], [5.0, 4000.0], [3.0], [6.0, 9.0]])
+def test_distances_on_the_axis_are_plain_numbers(km):
+    table = pd.DataFrame({"component": "all", "km": km, "correlation": 0.2})
+    figure = correlogram_figure(table, range_km=2.0, threshold=0.1, p_value=0.01, block_km=0.9)
+    to_png(figure.figure)
+    axis = figure.figure.axes[0].xaxis
+    low, high = figure.figure.axes[0].get_xlim()
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    shown = [t.label1.get_text() for t in ticks if low <= t.get_loc() <= high]
+    written = [text for text in shown if text]
+    assert 1 <= len(written) <= 12
+    assert all(float(text) > 0 for text in written)
+
+
+def test_places_along_a_line_are_drawn_on_a_map():
+    data = embedding(20)
+    flat = data.assign_coords(lat=("neighborhood", np.full(20, 2.3471)))
+    figure = pca_view(flat).figure
+    to_png(figure)
+    box = figure.axes[1].get_window_extent()
+    assert 0.2 < box.height / box.width < 5
+
+
+@pytest.mark.parametrize("names", [["red_edge", "red", "green", "blue"]])
+def test_a_band_of_the_very_name_goes_first(names):
+    assert picture_bands(names) == ("red", "green", "blue")
