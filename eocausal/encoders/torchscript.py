@@ -4,8 +4,10 @@ A TorchScript archive is a program. It is read by torch's own interpreter, which
 objects, after four checks: its sha256 is the one that the card states; it names no class
 that is compiled into torch; it has no method that would run while it is being read; and its
 ``forward`` uses no operators but those of tensors and of plain control flow: none that reads or
-writes files, seeds a generator, changes the network or starts another task. torch gives no
-guarantee for archives that were made to do harm: use files from people you trust.
+writes files, seeds a generator, sets an attribute or starts another task. torch gives no
+guarantee for archives that were made to do harm: use files from people you trust. A network whose
+features depend on chance, on earlier calls or on the other chips of a batch is refused when it is
+fitted, by trying it out on noise.
 
 Archives of ``torch.export`` (``.pt2``) are not read: torch unpickles parts of them without limits.
 """
@@ -30,7 +32,7 @@ from eocausal.errors import ModelCardError, WeightsError
 
 __all__ = ["ScriptedNetwork", "read_program"]
 
-_TOLERANCE = 1e-3
+_SAME, _ALIKE = 1e-5, 1e-3  # half precision rounds batches of different lengths differently
 _READ_FIRST = (".py", ".pkl")
 _FORBIDDEN_WORDS = (b"__setstate__", b"torch.classes")
 _REFUSED_TENSOR_OPERATORS = frozenset(
@@ -130,7 +132,7 @@ class ScriptedNetwork:
         ------
         ModelCardError
             If the chips do not fit the card, or the network gives something else than it says,
-            or features of a chip that depend on chance or on the other chips of its batch.
+            or features of a chip that depend on chance, earlier calls or the rest of its batch.
         WeightsError
             If the archive changed, or is no program that may be run.
         """
@@ -185,6 +187,7 @@ def _try_out(network: _ScriptFeatures, card: ModelCard, spec: ImageSpec) -> None
         with torch.inference_mode():
             out = network.raw(chips.clone())
             alone = [network.raw(chip[None].clone()) for chip in chips]
+            again = network.raw(chips.clone())
     except Exception as error:  # the interpreter raises what the program raises
         raise ModelCardError(
             f"The network of {card.name} does not take chips of {spec.height} by {spec.width} "
@@ -205,24 +208,37 @@ def _try_out(network: _ScriptFeatures, card: ModelCard, spec: ImageSpec) -> None
             "one tensor for a batch of any length.",
         )
     reduce = _OUTPUTS[network.output].reduce
-    _check_alone(card, reduce(out), torch.cat([reduce(each) for each in alone]))
+    _check_features(card, reduce(out), reduce(again), torch.cat([reduce(each) for each in alone]))
 
 
-def _check_alone(card: ModelCard, together: torch.Tensor, alone: torch.Tensor) -> None:
-    """Refuse features that are not finite, or that depend on the batch or on chance."""
+def _check_features(
+    card: ModelCard, together: torch.Tensor, again: torch.Tensor, alone: torch.Tensor
+) -> None:
+    """Refuse features that are not finite, or depend on chance, earlier calls or the batch."""
     if not bool(together.isfinite().all()):
         raise ModelCardError(
             f"The network of {card.name} gives features of noise that are not finite.",
             cause="Its weights, or what it computes of them, hold NaN or infinite values.",
             next_step="Compare it with the network it was exported from, and export it again.",
         )
-    difference = float((together - alone).abs().max() / together.abs().max().clamp_min(1e-12))
-    if difference > _TOLERANCE:
+    largest = together.abs().max().clamp_min(1e-12)
+    drift = float((together - again).abs().max() / largest)
+    if drift > _SAME:
+        raise ModelCardError(
+            f"The network of {card.name} gives the same chips other features when it is called "
+            f"again: they differ by {drift:.2g} of the largest.",
+            cause="It draws random numbers, as dropout does in training mode, or changes its own "
+            "tensors.",
+            next_step="Call model.eval() before torch.jit.trace or torch.jit.script, and export "
+            "a network that keeps nothing from call to call.",
+        )
+    difference = float((together - alone).abs().max() / largest)
+    if difference > _ALIKE:
         raise ModelCardError(
             f"The network of {card.name} gives a chip other features alone than among others: "
             f"they differ by {difference:.2g} of the largest.",
-            cause="It draws random numbers or mixes the chips of a batch, as dropout and batch "
-            "normalisation do where a network is exported in training mode.",
+            cause="It mixes the chips of a batch, as batch normalisation does where a network is "
+            "exported in training mode.",
             next_step="Call model.eval() before torch.jit.trace or torch.jit.script, and export "
             "it again.",
         )

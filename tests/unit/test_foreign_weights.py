@@ -203,6 +203,19 @@ class Chancy(torch.nn.Module):
         return self.layer(self.embed(x)).mean(dim=(2, 3))
 
 
+class Counts(torch.nn.Module):
+    """Features that grow a little with every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Conv2d(4, 12, 3)
+        self.calls = torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1e-4)
+        return self.embed(x).mean(dim=(2, 3)) * (1 + self.calls)
+
+
 class OfTwo(torch.nn.Module):
     """Keeps the length of the batch it was traced with."""
 
@@ -343,8 +356,14 @@ class TestTorchScript:
         with pytest.raises(ModelCardError, match="does not take chips of 32 by 32 pixels and 3"):
             encoder.fit(chips(), spec(units="reflectance"), seed=0)
 
-    @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(12)])
-    def test_a_network_traced_in_training_mode_is_refused(self, tmp_path, layer):
+    @pytest.mark.parametrize(
+        ("layer", "word"),
+        [
+            (torch.nn.Dropout(0.5), "other features when it is called again"),
+            (torch.nn.BatchNorm2d(12), "other features alone than among others"),
+        ],
+    )
+    def test_a_network_traced_in_training_mode_is_refused(self, tmp_path, layer, word):
         network = seeded(lambda: Chancy(layer))
         for training, folder in ((False, tmp_path / "eval"), (True, tmp_path / "train")):
             folder.mkdir()
@@ -354,7 +373,13 @@ class TestTorchScript:
             encoder = load_encoder(write_card(path, **SCRIPTED, output="vector"))
             if not training:
                 encoder.fit(chips(bands=4), self.cube, seed=0)
-        with pytest.raises(ModelCardError, match="other features alone than among others"):
+        with pytest.raises(ModelCardError, match=word):
+            encoder.fit(chips(bands=4), self.cube, seed=0)
+
+    def test_a_network_that_counts_its_calls_is_refused(self, tmp_path):
+        path = save_script(seeded(Counts), tmp_path / "w.pt", traced=False)
+        encoder = load_encoder(write_card(path, **SCRIPTED, output="vector"))
+        with pytest.raises(ModelCardError, match="changes its own tensors"):
             encoder.fit(chips(bands=4), self.cube, seed=0)
 
     def test_a_network_for_one_length_of_batch_is_refused(self, tmp_path):
