@@ -14,6 +14,7 @@ from eocausal.studies.ingest_stages import cube_arguments
 from eocausal.studies.inputs import input_files
 from eocausal.studies.load import read_study
 from eocausal.studies.power import MinimumDetectableEffect, minimum_detectable_effect
+from eocausal.studies.rates import time_encoder
 from eocausal.studies.records import plain_records
 from eocausal.studies.schema import Study
 from eocausal.studies.validate import Validation, inspect_study
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyPlan", "input_sizes", "plan_chips", "plan_study"]
 
-PIXEL_FEATURES_PER_SECOND = 2e9
 SECONDS_PER_SPLIT_AND_UNIT = 1.5e-3
 SECONDS_TO_START = 10.0
 
@@ -40,6 +40,11 @@ class StudyPlan:
         What will be read, in sentences.
     cube
         The plan of the cube, or None if places or images are missing.
+    encoding
+        Seconds to encode the chips on one core, timed on a few random chips; None if the encoder
+        cannot be made, or there is no plan of the cube.
+    training
+        Seconds to train the encoder before, at most; 0 for an encoder that is not trained.
     seconds
         A rough estimate of the whole run on one core.
     power
@@ -51,6 +56,8 @@ class StudyPlan:
     title: str
     facts: tuple[str, ...]
     cube: CubePlan | None
+    encoding: float | None
+    training: float
     seconds: float
     power: MinimumDetectableEffect | None
     problems: tuple[str, ...]
@@ -60,6 +67,11 @@ class StudyPlan:
         lines = [self.title, "", "Reads:", *(f"  {fact}." for fact in self.facts)]
         if self.cube is not None:
             lines += ["", "Chips:", *(f"  {line}" for line in self.cube.summary().splitlines())]
+        if self.encoding is not None:
+            words = f"Encoding them takes about {_duration(self.encoding)}"
+            if self.training:
+                words += f", after at most {_duration(self.training)} of training"
+            lines += ["", f"{words} (timed on this machine, for one core)."]
         lines += ["", f"About {_duration(self.seconds)} in all (a rough estimate, for one core)."]
         lines += ["", "Power:"]
         if self.power is None:
@@ -81,6 +93,8 @@ class StudyPlan:
             "study": self.title,
             "facts": list(self.facts),
             "cube": asdict(self.cube) if self.cube is not None else None,
+            "seconds_encoding": self.encoding,
+            "seconds_training": self.training,
             "seconds": self.seconds,
             "power": plain_records([self.power.record()])[0] if self.power is not None else None,
             "problems": list(self.problems),
@@ -105,8 +119,14 @@ def plan_study(path: Path | str) -> StudyPlan:
     power = _power(study, found.units)
     problems = list(found.problems)
     n = len(found.units) if found.units is not None else 0
+    root, image = found.file.root, study.data.imagery
+    timed = found.attempt(
+        ("data", "encoder"), lambda: time_encoder(study.data.encoder, image, cube, root)
+    )
+    encoding, training = timed or (None, 0.0)
+    seconds = _seconds(study, cube, n) + (encoding or 0.0) + training
     return StudyPlan(
-        study.title, tuple(facts), cube, _seconds(study, cube, n), power, tuple(problems)
+        study.title, tuple(facts), cube, encoding, training, seconds, power, tuple(problems)
     )
 
 
@@ -155,15 +175,8 @@ def _power(study: Study, units: pd.DataFrame | None) -> MinimumDetectableEffect 
 
 
 def _seconds(study: Study, cube: CubePlan | None, n_units: int) -> float:
-    """Estimate the time of a run from rates measured on one core of 2024."""
-    total = SECONDS_TO_START
-    section = study.data.encoder.random_conv
-    if cube is not None:
-        total += cube.seconds
-        features = section.features if section is not None else 512
-        patch = max(section.patch) if section is not None else 7
-        work = cube.chips * cube.size**2 * features * patch**2 * len(study.data.imagery.bands)
-        total += work / 2 / PIXEL_FEATURES_PER_SECOND
+    """Estimate the time of all but the encoder, from rates measured on one core of 2024."""
+    total = SECONDS_TO_START + (cube.seconds if cube is not None else 0.0)
     if study.estimate.heterogeneity is not None:
         total += study.estimate.heterogeneity.splits * n_units * SECONDS_PER_SPLIT_AND_UNIT
     return total
@@ -171,5 +184,5 @@ def _seconds(study: Study, cube: CubePlan | None, n_units: int) -> float:
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -18,6 +18,7 @@ from eocausal.studies.embed import read_description
 from eocausal.studies.explain import _extremes
 from eocausal.studies.ingest import run_ingestion
 from eocausal.studies.load import read_study
+from eocausal.studies.plan import plan_study
 from eocausal.studies.run import run_study
 from eocausal.studies.stages import stages_of
 from eocausal.studies.validate import validate_study
@@ -165,7 +166,7 @@ def test_stages_know_what_they_depend_on(tmp_path):
     WHAT = {"covariates": "[age, female]", "id": "id: unit}", "prob": ", prob: prob"}
     assert "embedding" not in changed(covariates="[age]")
     assert "embedding" in changed(covariates="[age]\n  missing_covariates: drop")
-    assert {"embedding", "description"} <= changed(id="id: unit, neighborhood: village")
+    assert {"embedding", "description"} <= changed(id="id: unit, neighborhood: village}")
     assert "embedding" not in changed(prob="")
 
 
@@ -249,6 +250,30 @@ def test_salience_needs_effects_that_are_linear_in_features(tmp_path):
     with pytest.raises(StudyError) as caught:
         validate_study(path)
     assert "basis: ridge" in "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "trains"),
+    [
+        ("spectral_stats", False),
+        ("{sequence: {frames: {random_conv: {features: 16}}, head: mean}}", False),
+        ("{trained: {network: {small_cnn: {widths: [8]}}, epochs: 4}}", True),
+    ],
+)
+def test_a_plan_says_how_long_encoding_and_training_take(tmp_path, encoder, trains):
+    path = small_study(tmp_path)
+    text = STUDY.replace("{random_conv: {features: 16}}", encoder)
+    path.write_text(text.replace("periods: [2016/2017]", "periods: [2016, 2017]"))
+    plan = plan_study(path)
+    assert plan.problems == ()
+    assert 0 < plan.encoding < 60
+    assert (plan.training > plan.encoding) if trains else plan.training == 0
+    assert plan.seconds > plan.encoding + plan.training
+    assert "Encoding them takes about" in plan.summary()
+    assert ("of training" in plan.summary()) == trains
+    if trains:
+        path.write_text(path.read_text().replace("epochs: 4", "epochs: 400"))
+        assert plan_study(path).training > 20 * plan.training
 
 
 def test_the_command_says_what_it_left(world):
