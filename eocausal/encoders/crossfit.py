@@ -63,9 +63,15 @@ def fold_of_neighborhoods(
     Raises
     ------
     FoldError
-        If units of one neighborhood are in several folds.
+        If units of one neighborhood are in several folds, or folds are not 0..k-1.
     """
     of_unit = np.asarray(folds.assign(units, seed=seed), dtype=np.int64)
+    if of_unit.shape != (len(units),) or not np.isin(of_unit, np.arange(folds.k)).all():
+        raise FoldError(
+            f"{folds!r} gives {len(units)} units the folds {some(np.unique(of_unit))}.",
+            cause=f"Every unit has one fold, and {folds.k} folds are numbered from 0.",
+            next_step="Correct its method assign, or use GroupFolds on a column of your own.",
+        )
     fold = np.full(len(neighborhoods), -1, dtype=np.int64)
     fold[row] = of_unit
     split = np.unique(row[fold[row] != of_unit])

@@ -34,7 +34,7 @@ from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.training_chips import ChipReader, read_ahead, to_device
 from eocausal.errors import DeviceError, EncoderError
 
-__all__ = ["Setting", "Task", "Trained", "fit_network", "stream"]
+__all__ = ["Setting", "Task", "Trained", "first_features", "fit_network", "stream"]
 
 Int64 = NDArray[np.int64]
 View = tuple[torch.Tensor, ...]
@@ -233,7 +233,7 @@ class _Loop:
             If a single chip does not fit.
         """
         views = self._views(inputs, rng, change=True)
-        seed = int(rng.integers(2**62))
+        seed = int(rng.integers(1, 2**62))
         loss = self._fit_memory(len(inputs[0]), lambda: self._gradient(views, targets, seed))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.setting.schedule.clip)
         if not (np.isfinite(loss) and bool(torch.isfinite(norm))):
@@ -244,7 +244,8 @@ class _Loop:
 
     def _gradient(self, views: list[View], targets: Targets | None, seed: int) -> float:
         self.optimiser.zero_grad(set_to_none=True)
-        anchors = self._anchors(views)
+        with _seeded_modules(seed - 1, self.setting.device):
+            anchors = self._anchors(views)
         if self.part >= len(views[0][0]):
             with _seeded_modules(seed, self.setting.device):
                 features = torch.stack([self._run(self.network, view) for view in views])
@@ -283,8 +284,8 @@ class _Loop:
         """Make all steps of an epoch (1, 2, ...); mean loss, and the last rate."""
         setting, task = self.setting, self.task
         order = stream(setting.seed, task.number, _ORDER, number).permutation(task.training)
-        count = -(-len(order) // setting.schedule.batch_size)
-        batches = [np.sort(batch) for batch in np.array_split(order, count)]
+        batches = [np.sort(batch) for batch in self._batches(order)]
+        count = len(batches)
         rng = stream(setting.seed, task.number, _CHANGE, number)
         self.network.train()
         self.head.train()
@@ -305,7 +306,7 @@ class _Loop:
         self.network.eval()
         self.head.eval()
         labelled = self.task.labels is not None
-        batches = np.array_split(cells, -(-len(cells) // self.setting.schedule.batch_size))
+        batches = self._batches(cells)
         rng = stream(self.setting.seed, self.task.number, _HELD_OUT)
         found, losses = [], []
         with torch.no_grad():
@@ -320,6 +321,20 @@ class _Loop:
             if not labelled:
                 return float(sum(losses) / len(cells))
             return self.head.loss(torch.cat(found, dim=1), self._targets(cells), None).item()
+
+    def _batches(self, cells: Int64) -> list[Int64]:
+        """Split into batches of about the same size, none of a single chip if there are more."""
+        count = -(-len(cells) // self.setting.schedule.batch_size)
+        return np.array_split(cells, max(1, min(count, len(cells) // 2)))
+
+    def first_features(self) -> torch.Tensor:
+        """Features ``(cells, f)`` as the first step would see them, on the CPU."""
+        self.network.train()
+        found = [
+            self._without_gradient(self.network, [inputs])[0].cpu()
+            for _, inputs, _ in self._read(self._batches(self.task.training))
+        ]
+        return torch.cat(found)
 
     def _read(self, batches: Sequence[Int64]) -> Iterator[tuple[Int64, View, Targets | None]]:
         for cells, chips in read_ahead(self.setting.reader, batches, readers=self.setting.readers):
@@ -336,6 +351,35 @@ def _load(module: torch.nn.Module, state: Tensors, prefix: str) -> None:
     module.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
+
+
+def first_features(
+    setting: Setting,
+    network: torch.nn.Module,
+    cells: Int64,
+    scaling: Scaling,
+    *,
+    n_features: int,
+) -> torch.Tensor:
+    """Encode some cells by a network in training, before its first step; ``(cells, f)``.
+
+    Parameters
+    ----------
+    setting
+        What all networks share.
+    network
+        With its first weights; it is copied.
+    cells
+        Which chips.
+    scaling
+        Of their bands.
+    n_features
+        Of the network.
+    """
+    task = Task(0, cells, cells[:0], None, scaling, "")
+    head = setting.objective.head(n_features, seed=setting.seed)
+    with _deterministic(setting.device), _seeded_modules(setting.seed, setting.device):
+        return _Loop(setting, task, copy.deepcopy(network), head).first_features()
 
 
 def fit_network(

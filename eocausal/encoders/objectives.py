@@ -8,7 +8,7 @@ turns features into predictions and a loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -132,6 +132,7 @@ class TrainingHead(torch.nn.Module):
         raise NotImplementedError
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A decision what a network is trained for."""
 

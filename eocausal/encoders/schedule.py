@@ -24,7 +24,7 @@ class TrainingSchedule:
         Passes over the chips, at most.
     batch_size
         Chips a step. Where a GPU has no memory for so many they are taken in parts, with the
-        same step.
+        same step; only batch normalisation, if the network has it, then sees parts.
     learning_rate, weight_decay
         Highest rate, and decay of the weights.
     patience
@@ -37,7 +37,7 @@ class TrainingSchedule:
         How chips are changed where the objective does not say; ``()`` for not at all.
     mixed_precision
         Run the network in bfloat16 where torch's autocast does; weights, heads and losses stay
-        float32. Faster on a GPU and on processors with bfloat16.
+        float32. On CUDA GPUs only, elsewhere it is refused.
     clip
         Largest norm of the gradient; longer ones are scaled down to it.
     warm_up
@@ -56,14 +56,16 @@ class TrainingSchedule:
     warm_up: float = 0.05
 
     def __post_init__(self) -> None:
-        whole = self.epochs >= 1 and self.batch_size >= 2 and self.patience >= 1
-        real = self.learning_rate > 0 and self.weight_decay >= 0 and self.clip > 0
-        if not (whole and real and self.held_out >= 0 and 0 <= self.warm_up < 1):
+        numbers = (self.epochs, self.batch_size, self.patience, self.held_out)
+        whole = all(isinstance(n, int) for n in numbers)
+        enough = all(n >= least for n, least in zip(numbers, (1, 2, 1, 0), strict=True))
+        real = 0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf
+        if not (whole and enough and real and self.clip > 0 and 0 <= self.warm_up < 1):
             raise EncoderError(
                 f"{self!r}.",
                 cause="epochs and patience are at least 1, batch_size at least 2, held_out at "
-                "least 0; learning_rate and clip are above 0, weight_decay is not below; warm_up "
-                "is a share below 1.",
+                "least 0, all whole numbers; learning_rate and clip are above 0, weight_decay is "
+                "not below, rate and decay are finite; warm_up is a share below 1.",
                 next_step="Start from TrainingSchedule() and change one value.",
             )
 

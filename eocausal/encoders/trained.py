@@ -195,19 +195,39 @@ class TrainedEncoder:
         labels = cube.indexes["neighborhood"]
         known = self.neighborhoods.reindex(labels)
         fold = known["fold"].fillna(-1).to_numpy(dtype=np.int64)
-        if {"lon", "lat"} <= set(cube.coords):
-            away = np.zeros(len(labels), dtype=bool)
-            for name in ("lon", "lat"):
-                difference = np.abs(known[name].to_numpy(float) - cube[name].to_numpy())
-                away |= difference > _SAME_PLACE_DEGREES
-            if away.any():
-                raise AlignmentError(
-                    f"{int(away.sum())} neighborhoods of this cube lie elsewhere than those of "
-                    f"the same name that were trained on: {some(labels[away])}.",
-                    cause="A neighborhood's network is chosen by its name.",
-                    next_step="Give other places other names, e.g. with a prefix.",
-                )
+        if self.objective.columns and {"lon", "lat"} <= set(cube.coords):
+            self._check_places(cube, known, labels)
         return fold
+
+    def _check_places(self, cube: xr.Dataset, known: pd.DataFrame, labels: pd.Index) -> None:
+        """Refuse other places under known names, and known places under other names."""
+        from scipy.spatial import KDTree
+
+        here = np.stack([cube[name].to_numpy().astype(float) for name in ("lon", "lat")], axis=1)
+        theirs = known[["lon", "lat"]].to_numpy(dtype=float)
+        away = (np.abs(theirs - here) > _SAME_PLACE_DEGREES).any(axis=1)
+        if away.any():
+            raise AlignmentError(
+                f"{int(away.sum())} neighborhoods of this cube lie elsewhere than those of "
+                f"the same name that were trained on: {some(labels[away])}.",
+                cause="A neighborhood's network is chosen by its name.",
+                next_step="Give other places other names, e.g. with a prefix.",
+            )
+        learnt = self.neighborhoods.query("fold >= 0")[["lon", "lat"]].dropna().to_numpy()
+        other = ~labels.isin(self.neighborhoods.index) & np.isfinite(here).all(axis=1)
+        if len(learnt) == 0 or not other.any():
+            return
+        distance = np.full(len(labels), np.inf)
+        distance[other] = KDTree(learnt).query(here[other])[0]
+        renamed = distance <= _SAME_PLACE_DEGREES
+        if renamed.any():
+            raise AlignmentError(
+                f"{int(renamed.sum())} neighborhoods of this cube lie where others lie that were "
+                f"trained on, under names that training did not know: {some(labels[renamed])}.",
+                cause="A neighborhood's network is chosen by its name; without its fold it would "
+                "be encoded by networks that learnt from its own labels.",
+                next_step="Name places as in training (numbers stay numbers, text stays text).",
+            )
 
     def encode(
         self,
@@ -237,7 +257,8 @@ class TrainedEncoder:
         ------
         CubeError, EncoderError, DeviceError
         AlignmentError
-            If neighborhoods of this cube have the names of others that were trained on.
+            If neighborhoods of this cube have the names of others that were trained on, or lie
+            where others lie that were.
         """
         import xarray as xr
 
@@ -315,9 +336,12 @@ class TrainedEncoder:
         for rows, networks in self._groups(cube):
             cells = np.flatnonzero(np.isin(reader.row, rows))
             found = [self._scores(k, reader, cells, batch_size, device) for k in networks]
-            sums = [np.bincount(reader.row[cells], c, len(raw)) for c in np.mean(found, axis=0).T]
-            seen = np.unique(reader.row[cells])
-            raw[seen] = (np.stack(sums, axis=1) / np.maximum(reader.cells_of_row, 1)[:, None])[seen]
+            scores = np.mean(found, axis=0)
+            told = np.isfinite(scores).all(axis=1)
+            row, scores = reader.row[cells][told], scores[told]
+            sums = np.stack([np.bincount(row, c, len(raw)) for c in scores.T], axis=1)
+            count = np.bincount(row, minlength=len(raw))[:, None]
+            raw = np.where(count > 0, sums / np.maximum(count, 1), raw)
         return pd.DataFrame(
             self.scored[0].head.table(raw),
             index=cube.indexes["neighborhood"].rename("neighborhood"),

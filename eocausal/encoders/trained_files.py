@@ -15,6 +15,7 @@ from eocausal.encoders.core import Architecture, FittedEncoder, ImageSpec, Scali
 from eocausal.encoders.crossfit import Aligned
 from eocausal.encoders.decisions import from_json, to_json
 from eocausal.encoders.objectives import Objective
+from eocausal.encoders.standardised import Standardised
 from eocausal.encoders.trained import Scored, TrainedEncoder
 from eocausal.errors import EncoderError, WeightsError
 from eocausal.provenance import atomic_path, hash_file, write_json
@@ -209,7 +210,8 @@ def _network(
 ) -> tuple[FittedEncoder, Scored | None]:
     """Build one network and its head, and fill in the weights."""
     backbone = architecture.build(spec, seed=0)
-    network, scored, features = backbone.module, None, backbone.n_features
+    scored, features = None, backbone.n_features
+    network: torch.nn.Module = Standardised(backbone.module, features)
     if objective.columns:
         head = objective.head(features, seed=0)
         scored = Scored(network, head)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,13 +32,21 @@ from eocausal.encoders.crossfit import (
     parts_of,
     rows_of_units,
 )
-from eocausal.encoders.fitting import Setting, Task, Trained, fit_network, stream
+from eocausal.encoders.fitting import (
+    Setting,
+    Task,
+    Trained,
+    first_features,
+    fit_network,
+    stream,
+)
 from eocausal.encoders.objectives import Labels, Objective, average_labels
 from eocausal.encoders.schedule import TrainingSchedule
+from eocausal.encoders.standardised import Standardised
 from eocausal.encoders.trained import Scored, TrainedEncoder, weights_hash
 from eocausal.encoders.trained_files import check_free, load_finished, save_trained
 from eocausal.encoders.training_chips import ChipReader, Moments, encode_cells, moments, scaling_of
-from eocausal.errors import EncoderError
+from eocausal.errors import DeviceError, EncoderError
 from eocausal.provenance import hash_json
 
 if TYPE_CHECKING:
@@ -81,6 +89,9 @@ def train_encoder(
     :class:`~eocausal.encoders.self_supervised.BYOL`) trains one network on all chips that have a
     valid pixel; with ``folds`` it stops by the first ``held_out`` of them.
 
+    Before the first step features are brought to one scale by mean and sd over chips, the same for
+    all networks, since a rate that suits means of maps would never use their change per year.
+
     With several periods, a network of single images learns from each period of a neighborhood,
     with the weight shared among them. The images must show the places before treatment.
 
@@ -118,27 +129,38 @@ def train_encoder(
 
     Raises
     ------
-    CubeError, EncoderError, DeviceError, AlignmentError, MissingColumnError
+    CubeError, EncoderError, AlignmentError, MissingColumnError
+    DeviceError
+        If the device is not there, mixed precision is asked of another than a CUDA GPU, or a
+        single chip does not fit its memory.
     FoldError, OneClusterError
         If folds cannot be made, split a neighborhood, or leave nothing to train on.
     OneArmError, AssignmentError, OutcomeError
         If labels are of one arm, not binary, or do not vary in a part.
     """
+    _check_decisions(architecture, objective, folds)
     spec = image_spec(check_cube(cube))
     architecture.check(spec)
     target = None if out is None else check_free(Path(out))
     _check_numbers(seed, readers)
+    chosen = resolve_device(device)
+    _check_precision(schedule, chosen)
     setting = Setting(
         reader=ChipReader(cube, sequence=architecture.sequence, memory=memory),
         objective=objective,
         schedule=schedule,
-        device=resolve_device(device),
+        device=chosen,
         seed=seed,
         readers=readers,
     )
     backbone = architecture.build(spec, seed=seed)
     labels, fold, parts = _divide(cube, units, folds, setting)
     known = moments(setting.reader, readers=readers)
+    everywhere = scaling_of(known, np.arange(len(setting.reader)), spec.bands)
+    blank = known.count == 0
+    setting.reader.leave_out(blank)
+    known = known.rows(np.flatnonzero(~blank))
+    backbone = _standardised(backbone, setting, everywhere)
     first = _FirstState(architecture.name, weights_hash(backbone.module), spec)
     tasks = [_task(part, labels, fold, known, setting, first) for part in parts]
     key = hash_json([task.key for task in tasks])
@@ -148,7 +170,6 @@ def train_encoder(
             return finished
     folder = None if target is None else target.with_name(target.name + ".partial")
     fitted = _fit_all(tasks, setting, backbone, folder, progress)
-    everywhere = scaling_of(known, np.arange(len(setting.reader)), spec.bands)
     networks = _networks(fitted, tasks, setting, backbone, architecture, spec, everywhere)
     trained = TrainedEncoder(
         networks=networks,
@@ -177,12 +198,37 @@ class _FirstState:
     spec: ImageSpec
 
 
+def _check_decisions(architecture: Any, objective: Any, folds: Any) -> None:
+    for what, given, fits, examples in (
+        ("architecture", architecture, isinstance(architecture, Architecture), "SmallCNN()"),
+        ("objective", objective, isinstance(objective, Objective), "Propensity() or SimCLR()"),
+        ("folds", folds, folds is None or hasattr(folds, "assign"), "SpatialBlocks(km=100)"),
+    ):
+        if not fits or isinstance(given, type):
+            raise EncoderError(
+                f"{what} is {given!r}.",
+                cause="It is a decision with all its settings, not a name, a number, a class or an "
+                "encoder that has nothing to train.",
+                next_step=f"Give {what}={examples}, for example.",
+            )
+
+
 def _check_numbers(seed: int, readers: int) -> None:
     if seed < 0 or readers < 1:
         raise EncoderError(
             f"seed={seed}, readers={readers}.",
             cause="A seed is not negative, and at least one thread reads.",
             next_step="Use seed=0, readers=2.",
+        )
+
+
+def _check_precision(schedule: TrainingSchedule, device: torch.device) -> None:
+    if schedule.mixed_precision and device.type != "cuda":
+        raise DeviceError(
+            f"mixed_precision=True was asked for on {device}.",
+            cause="Only CUDA GPUs are trusted with bfloat16: a CPU may say that it has it and "
+            "still stop the program at the first product of matrices.",
+            next_step="Use mixed_precision=False, or device='cuda' where there is one.",
         )
 
 
@@ -238,6 +284,12 @@ def _task(
         if part.held_out:
             objective.check(by_cell.rows(np.flatnonzero(held_out)), where + "stops by")
     cells = np.flatnonzero(training), np.flatnonzero(held_out)
+    if objective.views is not None and len(cells[0]) < 2:
+        raise EncoderError(
+            f"{objective.name} is given {len(cells[0])} chip to train on.",
+            cause="It tells chips from each other.",
+            next_step="Use a cube of more places, or hold out fewer folds.",
+        )
     return Task(
         number=part.network,
         training=cells[0],
@@ -256,12 +308,12 @@ def _key(
     setting: Setting,
     first: _FirstState,
 ) -> str:
-    """Hash all that determines a network; of the pixels, their moments chip by chip."""
+    """Hash all that determines a network."""
     digest = hashlib.sha256()
     reader = setting.reader
     for part in cells:
         arrays = [reader.row[part], reader.period[part], known.count[part], known.mean[part]]
-        arrays += [known.squares[part]]
+        arrays += [known.squares[part], known.pixels[part]]
         if reader.years is not None:
             arrays += [reader.years[reader.row[part]]]
         if labels is not None:
@@ -275,6 +327,23 @@ def _key(
         "seed": setting.seed, "device": setting.device.type, "torch": torch.__version__,
     }  # fmt: skip
     return hash_json(decisions)
+
+
+def _sample(setting: Setting) -> Int64:
+    """Draw the cells from which what all networks share is taken; no label matters."""
+    count = min(len(setting.reader), _REFERENCE_CHIPS)
+    rng = stream(setting.seed, _SAMPLE)
+    return np.sort(rng.choice(len(setting.reader), count, replace=False))
+
+
+def _standardised(backbone: Backbone, setting: Setting, scaling: Scaling) -> Backbone:
+    network = Standardised(backbone.module, backbone.n_features)
+    network.take(
+        first_features(
+            setting, backbone.module, _sample(setting), scaling, n_features=backbone.n_features
+        )
+    )
+    return replace(backbone, module=network)
 
 
 def _fit_all(
@@ -340,9 +409,7 @@ def _networks(
     ]
     if len(own) == 1:
         return tuple(own)
-    count = min(len(setting.reader), _REFERENCE_CHIPS)
-    rng = stream(setting.seed, _SAMPLE)
-    sample = np.sort(rng.choice(len(setting.reader), count, replace=False))
+    sample = _sample(setting)
 
     def features(encoder: FittedEncoder) -> Float32:
         return encode_cells(

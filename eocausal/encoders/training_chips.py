@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -110,6 +111,10 @@ class ChipReader:
         """Number of cells of each neighborhood; ``(neighborhoods,)``."""
         return np.bincount(self.row, minlength=len(self._seen))
 
+    def leave_out(self, cells: NDArray[np.bool_]) -> None:
+        """Forget some cells ``(cells,)``: those that turn out to have no valid pixel."""
+        self.row, self.period = self.row[~cells], self.period[~cells]
+
     @property
     def block(self) -> int:
         """Cells to read at a time where all are read in order."""
@@ -186,11 +191,26 @@ def encode_cells(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Valid pixels ``(cells,)``, and mean and sum of squared deviations ``(cells, band)``."""
+    """What is known of each cell after one pass over the cube.
+
+    Attributes
+    ----------
+    count
+        Number of valid pixels; ``(cells,)``.
+    mean, squares
+        Mean and sum of squared deviations; ``(cells, band)``.
+    pixels
+        Hash of all values; ``(cells,)``.
+    """
 
     count: NDArray[np.float64]
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
+    pixels: NDArray[np.void]
+
+    def rows(self, cells: Int64) -> Moments:
+        """Return some cells."""
+        return Moments(self.count[cells], self.mean[cells], self.squares[cells], self.pixels[cells])
 
 
 def moments(reader: ChipReader, *, readers: int) -> Moments:
@@ -208,8 +228,14 @@ def moments(reader: ChipReader, *, readers: int) -> Moments:
         count = valid.reshape(len(images), -1).sum(axis=1).astype(np.float64)
         mean = pixels.sum(axis=over) / np.maximum(count, 1.0)[:, None]
         centre = mean.reshape(len(images), *(1,) * (images.ndim - 4), -1, 1, 1)
-        parts.append((count, mean, np.where(weight, (pixels - centre) ** 2, 0.0).sum(axis=over)))
+        squares = np.where(weight, (pixels - centre) ** 2, 0.0).sum(axis=over)
+        parts.append((count, mean, squares, _hashes(images)))
     return Moments(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _hashes(images: Float32) -> NDArray[np.void]:
+    digests = [hashlib.blake2b(i.tobytes(), digest_size=16).digest() for i in images]
+    return np.frombuffer(b"".join(digests), "V16")
 
 
 def scaling_of(known: Moments, cells: Int64, bands: tuple[str, ...]) -> Scaling:

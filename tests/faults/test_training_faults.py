@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from training_helpers import Tiny, bright_world
 from eocausal.encoders.checkpoints import Progressed, read_checkpoint, write_checkpoint
 from eocausal.encoders.dragonnet import Dragonnet
 from eocausal.encoders.objectives import Outcome, Propensity
+from eocausal.encoders.random_conv import RandomConv
 from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.self_supervised import BYOL, SimCLR
 from eocausal.encoders.small_cnn import SmallCNN
@@ -27,6 +28,7 @@ from eocausal.errors import (
     AlignmentError,
     DeviceError,
     EncoderError,
+    FoldError,
     MissingColumnError,
     OneArmError,
     OutcomeError,
@@ -47,6 +49,7 @@ import torch
 torch.set_num_threads(1)
 from training_helpers import Tiny, bright_world
 from eocausal.encoders.objectives import Propensity
+from eocausal.encoders.random_conv import RandomConv
 from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.training import train_encoder
 from eocausal.folds import GroupFolds
@@ -223,6 +226,61 @@ def test_other_places_of_the_same_name_are_refused():
         run.encode(moved, device="cpu")
     with pytest.raises(EncoderError, match="bands"):
         run.predict(CUBE.isel(band=[1, 0]), device="cpu")
+
+
+def test_known_places_under_other_names_are_refused():
+    """Without their names they would be encoded by networks that learnt from their labels."""
+    run = train()
+    renamed = CUBE.assign_coords(neighborhood=np.arange(90))
+    with pytest.raises(AlignmentError, match="under names that training did not know"):
+        run.encode(renamed, device="cpu")
+    with pytest.raises(AlignmentError, match="lie where others lie"):
+        run.predict(renamed, device="cpu")
+    moved = renamed.assign_coords(lon=CUBE["lon"] + 5)
+    assert (run.encode(moved, device="cpu")["fold"] == -1).all()
+
+
+def test_other_pixels_of_the_same_mean_and_sd_start_anew(tmp_path):
+    out = tmp_path / "networks"
+    whole = train(out=out)
+    turned = CUBE.copy(deep=True)
+    turned["image"][:] = CUBE["image"].to_numpy()[..., ::-1, :]
+    other = train(out=out, cube=turned)
+    assert other.weights_sha256 == train(cube=turned).weights_sha256 != whole.weights_sha256
+
+
+def test_what_is_no_decision_is_refused():
+    wrong = (
+        {"architecture": SmallCNN},
+        {"architecture": "SmallCNN"},
+        {"architecture": RandomConv(features=8)},
+        {"objective": Propensity},
+        {"objective": "propensity"},
+        {"folds": 5},
+        {"folds": GroupFolds},
+    )
+    for given in wrong:
+        with pytest.raises(EncoderError, match=rf"{next(iter(given))} is .*Next: Give"):
+            train(**given)
+
+
+@dataclass(frozen=True)
+class CountedFromOne:
+    k: int = 3
+
+    def assign(self, units, *, seed, stratum=None):
+        return units["group"].to_numpy() % 3 + 1
+
+
+def test_folds_that_no_network_speaks_for_are_refused():
+    with pytest.raises(FoldError, match="3 folds are numbered from 0"):
+        train(folds=CountedFromOne())
+
+
+def test_one_chip_alone_is_not_told_from_others():
+    for objective in (SimCLR(), BYOL()):
+        with pytest.raises(EncoderError, match="given 1 chip to train on"):
+            train(objective, None, CUBE.isel(neighborhood=[0]), folds=None)
 
 
 def test_files_that_are_not_what_was_written_are_refused(tmp_path):

@@ -133,6 +133,7 @@ def test_scaling_from_moments_is_that_of_all_pixels():
         np.full(4, 50.0),
         pixels.mean(axis=1),
         ((pixels - pixels.mean(axis=1, keepdims=True)) ** 2).sum(axis=1),
+        np.zeros(4, "V16"),
     )
     scaling = scaling_of(known, np.array([0, 2, 3]), ("a", "b"))
     chosen = pixels[[0, 2, 3]].reshape(-1, 2)

@@ -118,6 +118,8 @@ def test_decisions_that_make_no_sense_are_refused():
         lambda: Crop(2),
         lambda: HiddenSquares(side=0),
         lambda: TrainingSchedule(epochs=0),
+        lambda: TrainingSchedule(epochs=2.5),
+        lambda: TrainingSchedule(learning_rate=float("inf")),
     ):
         with pytest.raises(EncoderError, match="Next: "):
             wrong()

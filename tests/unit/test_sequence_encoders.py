@@ -335,7 +335,7 @@ def test_a_head_is_trained_on_encoded_frames_across_folds(world):
     )
     embedding = trained.encode(small)
     assert embedding.dims == ("neighborhood", "feature")
-    assert embedding.shape == (60, 4)
+    assert embedding.shape == (60, 1 + 4)
     assert np.isfinite(embedding).all()
     assert trained.predict(small)["propensity"].between(0, 1).all()
 

@@ -10,16 +10,18 @@ from training_helpers import Tiny, bright_world
 
 from eocausal.contracts import check_embedding
 from eocausal.encoders.base import open_embedding
+from eocausal.encoders.core import Backbone, ImageSpec
 from eocausal.encoders.crossfit import align, fold_of_neighborhoods, parts_of, rows_of_units
 from eocausal.encoders.dragonnet import Dragonnet
 from eocausal.encoders.objectives import Objective, Outcome, Propensity
 from eocausal.encoders.schedule import TrainingSchedule
-from eocausal.encoders.self_supervised import SimCLR
+from eocausal.encoders.self_supervised import BYOL, SimCLR
 from eocausal.encoders.small_cnn import SmallCNN
+from eocausal.encoders.standardised import Standardised
 from eocausal.encoders.trained import TrainedEncoder
 from eocausal.encoders.trained_files import load_trained
 from eocausal.encoders.training import train_encoder
-from eocausal.errors import AlignmentError, EncoderError, FoldError
+from eocausal.errors import AlignmentError, DeviceError, EncoderError, FoldError
 from eocausal.folds import GroupFolds, RandomFolds
 
 CUBE, UNITS = bright_world()
@@ -286,10 +288,100 @@ def test_sequences_are_read_with_their_dates():
     assert np.corrcoef(p.dropna(), units["bright"].to_numpy()[p.notna()])[0, 1] > 0.5
 
 
-def test_reduced_precision_is_a_decision():
+class _LoudAndFaint(torch.nn.Module):
+    """Means of the bands: the one that tells treatment is a hundred times smaller."""
+
+    def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return values.mean(dim=(2, 3)) * torch.tensor([0.01, 1.0]) + 3.0
+
+
+class LoudAndFaint:
+    name = "loud and faint"
+    sequence = False
+
+    def check(self, spec: ImageSpec) -> None:
+        pass
+
+    def build(self, spec: ImageSpec, *, seed: int) -> Backbone:
+        return Backbone(_LoudAndFaint(), 2)
+
+
+def test_a_faint_feature_is_learnt_beside_a_loud_one():
+    """Change per year is far smaller than level, and a rate that suits one is for both."""
+    schedule = replace(SCHEDULE, epochs=12, learning_rate=0.3)
+    run = trained(architecture=LoudAndFaint(), schedule=schedule)
+    p = run.predict(CUBE, device="cpu")["propensity"].dropna()
+    bright = UNITS.set_index("neighborhood")["bright"][p.index]
+    assert np.corrcoef(p, bright)[0, 1] > 0.8
+    assert p.std() > 0.05
+
+
+def test_features_have_one_scale_before_the_first_step():
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 4, generator=rng) * torch.tensor([100.0, 1.0, 0.0, 0.01]) + 7
+    rows = torch.cat([features, torch.full((1, 4), torch.nan)])
+    network = Standardised(torch.nn.Identity(), 4)
+    network.take(rows)
+    found = network(features)
+    size = features.var(dim=0, correction=0).mean().sqrt()
+    torch.testing.assert_close(found.mean(dim=0) / size, torch.zeros(4), atol=1e-4, rtol=0)
+    sd = found.std(dim=0, correction=0) / size
+    torch.testing.assert_close(sd[:2], torch.ones(2), atol=1e-4, rtol=0)
+    assert (sd[2:] < 0.001).all()  # what hardly varies is not blown up
+    before = network.spread.clone()
+    network.take(rows[-1:])
+    assert torch.equal(network.spread, before)
+
+
+def test_chips_that_hold_nothing_though_the_cube_says_so_are_left_out():
+    cube, units = bright_world(periods=2)
+    cube["image"][10] = np.nan
+    cube["image"][11, 1] = np.nan
+    assert (cube["valid"][10:12] > 0).all()
+    run = trained(cube=cube, units=units, architecture=SmallCNN(widths=(8,)))
+    p = run.predict(cube, device="cpu")["propensity"]
+    assert list(p.index[p.isna()]) == ["n04", "n10"]
+    alone = cube.isel(period=[0]).drop_vars(["period_start", "period_end"])
+    same = run.predict(alone, device="cpu")["propensity"]
+    np.testing.assert_allclose(p["n11"], same["n11"], rtol=1e-5)
+
+
+def test_following_networks_draw_by_the_seed_too():
+    """A network with dropout, followed by a slow one that has dropout as well."""
+    runs = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        state = torch.get_rng_state()
+        runs.append(trained(BYOL(), architecture=Tiny(dropout=0.3), schedule=SCHEDULE))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert same_weights(*runs)
+
+
+def test_without_labels_the_names_of_places_do_not_matter():
+    run = trained(SimCLR(), None, folds=None, schedule=replace(SCHEDULE, epochs=1))
+    elsewhere = CUBE.assign_coords(lon=CUBE["lon"] + 1)
+    np.testing.assert_array_equal(
+        run.encode(CUBE, device="cpu"), run.encode(elsewhere, device="cpu")
+    )
+
+
+def test_batches_of_two_leave_no_chip_alone():
+    few = CUBE.isel(neighborhood=slice(5, 10))
+    schedule = replace(SCHEDULE, batch_size=2, epochs=1)
+    run = trained(BYOL(), None, folds=None, schedule=schedule, cube=few)
+    assert np.isfinite(run.encode(few, device="cpu")).all()
+
+
+def test_reduced_precision_is_for_gpus_alone():
     schedule = replace(SCHEDULE, mixed_precision=True, epochs=2)
-    one, two = trained(schedule=schedule), trained(schedule=schedule)
-    full = trained(schedule=replace(SCHEDULE, epochs=2))
-    assert same_weights(one, two)
+    with pytest.raises(DeviceError, match=r"mixed_precision=True was asked for on cpu.*Next: "):
+        trained(schedule=schedule)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_reduced_precision_is_near_full_precision():
+    schedule = replace(SCHEDULE, mixed_precision=True, epochs=2)
+    one = trained(schedule=schedule, device="cuda")
+    full = trained(schedule=replace(SCHEDULE, epochs=2), device="cuda")
     assert not same_weights(one, full)
     np.testing.assert_allclose(one.history["training"], full.history["training"], rtol=0.05)
