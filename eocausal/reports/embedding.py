@@ -339,6 +339,8 @@ def _reach_words(range_km: float, threshold: float, p_value: float, block_km: fl
         return words + (
             f"The blocks held out are {block_km:g} km wide, so that held-out scores are too good."
         )
+    if range_km == 0:
+        return words.rstrip()
     return words + "Blocks that are held out should be at least as wide."
 
 

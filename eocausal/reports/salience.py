@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["salience_figure"]
 
 DEFAULT_CHIPS = 6
+"""Places drawn where none are named, and in a row."""
+
 CELL = 1.5
 """Width and height of a chip, inches."""
 
@@ -124,7 +126,8 @@ def salience_figure(
     scale = _Scale.of(values.astype(np.float64))
     with house_style():
         if len(periods) == 1:
-            cells = [[(label, periods[0]) for label in drawn]]
+            one = [(label, periods[0]) for label in drawn]
+            cells = [one[i : i + DEFAULT_CHIPS] for i in range(0, len(one), DEFAULT_CHIPS)]
         else:
             cells = [[(label, p) for p in periods] for label in drawn]
         figure = _draw(cube, maps, cells, stretch, scale)

@@ -355,3 +355,9 @@ def test_places_along_a_line_are_drawn_on_a_map():
 @pytest.mark.parametrize("names", [["red_edge", "red", "green", "blue"]])
 def test_a_band_of_the_very_name_goes_first(names):
     assert picture_bands(names) == ("red", "green", "blue")
+
+
+def test_no_reach_asks_for_no_blocks():
+    table = pd.DataFrame({"component": "all", "km": [1.0, 3.0], "correlation": [0.05, 0.0]})
+    found = correlogram_figure(table, range_km=0.0, threshold=0.1, p_value=0.4)
+    assert "locks" not in found.caption

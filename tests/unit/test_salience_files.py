@@ -158,3 +158,12 @@ def test_empty_maps_are_drawn_and_wrong_bands_refused(cube):
         salience_figure(cube, empty, bands=["swir"])
     with pytest.raises(AlignmentError):
         salience_figure(cube, empty, neighborhoods=["nowhere"])
+
+
+def test_many_places_are_drawn_in_rows_of_six():
+    cube = simulate_objects(ObjectWorldConfig(n=9, size=18, shapes=2)).cube
+    figure = salience_figure(cube, maps_of(cube), neighborhoods=list(range(9))).figure
+    assert len(figure.axes) == 2 * 9 + 1
+    assert figure.get_figwidth() < 10
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title().isdigit()]
+    assert titles == [str(i) for i in range(9)]
