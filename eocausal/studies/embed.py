@@ -249,7 +249,9 @@ def _subject(space: IngestSpace) -> EmbeddingData:
 
 def _tenth_of_map(embedding: xr.DataArray) -> FoldRule:
     """Return blocks a tenth of the map wide, or narrower where places lie in too few of them."""
-    places = pd.DataFrame({c: embedding[c].to_numpy() for c in ("lon", "lat")})
+    values = embedding.transpose("neighborhood", ...).to_numpy()
+    seen = np.isfinite(values.reshape(len(values), -1)).any(axis=1)
+    places = pd.DataFrame({c: embedding[c].to_numpy()[seen] for c in ("lon", "lat")})
     lon, lat = np.deg2rad(places["lon"]), np.deg2rad(places["lat"])
     middle = np.arctan2(np.sin(lon).mean(), np.cos(lon).mean())
     east = np.ptp((lon - middle + np.pi) % (2 * np.pi)) * np.cos(np.median(lat))

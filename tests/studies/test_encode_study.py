@@ -139,6 +139,20 @@ def test_five_places_are_described_without_scores(world):
     assert check.table["note"].str.contains("fewer than 30 places").all()
 
 
+def test_a_far_place_without_image_does_not_widen_the_blocks(world):
+    places = pd.read_csv(world / "world" / "places.csv")
+    far = pd.DataFrame({"place": [999], "lon": [33.9], "lat": [2.3], "shapes": [3]})
+    pd.concat([places, far]).to_csv(world / "world" / "far.csv", index=False)
+    path = world / "far.yaml"
+    text = PLACES.replace("places.csv", "far.csv")
+    more = "embedding: {covariates: [shapes]}\n"
+    path.write_text(f"{text}  encoder: {{random_conv: {{features: 16}}}}\n{more}")
+    check, _ = read_description(run_ingestion(path, world / "far", encode=True).folder)
+    assert check.values["places_unseen"] == 1
+    assert (check.table["n"] == OBJECTS.n).all()
+    assert check.table["folds"].iloc[0] == "blocks of 0.9 km"
+
+
 def test_another_encoder_leaves_nothing_of_the_one_before(world):
     first = encoded(world, "{trained: %s}" % (TRAINED % "simclr"), out="changed")
     assert (first.folder / "encoder").is_dir()
