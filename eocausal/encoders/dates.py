@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ __all__ = ["sequence_years"]
 
 _ORIGIN = np.datetime64("2000-01-01", "D")
 _DAYS_PER_YEAR = 365.25
+_NO_DATE = ("", "None", "nan", "NaN", "<NA>", "NaT")
 
 
 def sequence_years(cube: xr.Dataset) -> Float32:
@@ -33,13 +34,13 @@ def sequence_years(cube: xr.Dataset) -> Float32:
     Raises
     ------
     EncoderError
-        If a chip is seen and nothing says when.
+        If a chip is seen and nothing says when, or a date cannot be read.
     """
     dims = ("neighborhood", "period")
     seen = cube["valid"].transpose(*dims).to_numpy() > 0
     years = np.full(seen.shape, np.nan)
     if "date" in cube.variables:
-        years[...] = _years(cube["date"].transpose(*dims).to_numpy())
+        years[...] = _years(_dates(cube["date"].transpose(*dims).to_numpy(), "date"))
     years = np.where(np.isnan(years), _middles(cube), years)
     years[~seen] = np.nan
     undated = (seen & np.isnan(years)).any(axis=0)
@@ -58,13 +59,26 @@ def _years(dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
     return np.asarray((dates - _ORIGIN) / np.timedelta64(1, "D") / _DAYS_PER_YEAR, np.float64)
 
 
+def _dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
+    """Read dates, or text like 2015-07-01; None, NaN and empty text are no date."""
+    if np.issubdtype(values.dtype, np.datetime64):
+        return values
+    text = ["NaT" if str(v) in _NO_DATE else str(v) for v in values.flat]
+    try:
+        return np.array([np.datetime64(t, "D") for t in text]).reshape(values.shape)
+    except ValueError as error:
+        raise EncoderError(
+            f"{name!r} holds what is no date: {error}.",
+            cause="An encoder of sequences has to know how far apart images are.",
+            next_step="Write dates as 2015-07-01, and leave out those that are not known (NaT).",
+        ) from error
+
+
 def _middles(cube: xr.Dataset) -> NDArray[np.float64]:
     """Middle of each period, NaN where it has no beginning or end."""
-    if not {"period_start", "period_end"} <= set(cube.variables):
+    names = ("period_start", "period_end")
+    if not set(names) <= set(cube.variables):
         return np.full(cube.sizes["period"], np.nan)
-    ends = [
-        [np.datetime64(str(value) or "NaT", "D") for value in np.atleast_1d(cube[name].values)]
-        for name in ("period_start", "period_end")
-    ]
-    middles: NDArray[np.float64] = _years(np.array(ends, "datetime64[D]")).mean(axis=0)
+    ends = [_years(_dates(np.atleast_1d(cube[name].to_numpy()), name)) for name in names]
+    middles: NDArray[np.float64] = np.mean(ends, axis=0)
     return middles

@@ -66,7 +66,7 @@ class GRU:
     Cho et al. 2014. Beside the features a step sees the years since the last image present (0 at
     the first) and the sine and cosine of the day of the year. Missing periods are skipped: the
     state passes them unchanged and the next gap is longer. Moving all dates by whole years
-    changes nothing.
+    changes nothing. Images of one day are read in the order in which they come.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from sklearn.metrics import roc_auc_score
 
 from eocausal.encoders.base import encode, fit_encoder, image_spec
 from eocausal.encoders.core import (
@@ -18,6 +19,7 @@ from eocausal.encoders.core import (
     embed_array,
     standardise,
 )
+from eocausal.encoders.dates import sequence_years
 from eocausal.encoders.embedded_frames import EmbeddedFrames, embedding_cube
 from eocausal.encoders.objectives import Propensity
 from eocausal.encoders.random_conv import RandomConv
@@ -27,7 +29,7 @@ from eocausal.encoders.temporal import Deviations, MeanDifference, MeanPool, Mea
 from eocausal.encoders.temporal_networks import GRU, TemporalAttention, Transformer
 from eocausal.encoders.training import TrainingSchedule, train_encoder
 from eocausal.errors import EncoderError
-from eocausal.folds import SpatialBlocks
+from eocausal.folds import RandomFolds, SpatialBlocks
 from eocausal.simulate.changes import ChangeWorldConfig, simulate_changes
 
 SPEC = ImageSpec(("red", "nir"), "reflectance", 30.0, 12, 12)
@@ -360,3 +362,36 @@ def test_wrong_pairs_are_refused(world):
         embedding_cube(embedding.isel(period=0, drop=True), world.cube)
     with pytest.raises(EncoderError, match="takes one pixel"):
         FrameSequence(EmbeddedFrames(), MeanPool()).check(SPEC)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, "", "NaT"])
+def test_text_that_is_a_date_is_read_and_what_is_none_is_missing(world, nothing):
+    cube = world.cube.drop_vars("date")
+    starts = cube["period_start"].to_numpy().astype(object)
+    starts[1] = nothing
+    gap = cube.assign_coords(period_start=("period", starts))
+    with pytest.raises(EncoderError, match="Nothing says when"):
+        sequence_years(gap)
+    as_text = world.cube["date"].dt.strftime("%Y-%m-%d").astype(object)
+    np.testing.assert_array_equal(
+        sequence_years(world.cube.assign(date=as_text)), sequence_years(world.cube)
+    )
+    starts[1] = "someday"
+    with pytest.raises(EncoderError, match=r"'period_start' holds what is no date.*someday"):
+        sequence_years(cube.assign_coords(period_start=("period", starts)))
+
+
+@pytest.mark.slow
+def test_frames_and_head_together_find_change_from_pixels():
+    """From random weights; with features on scales of their own the AUC stays near one half."""
+    config = ChangeWorldConfig(n=400, size=24, periods=4, missing=0.1, confounding=4.0)
+    world = simulate_changes(config)
+    schedule = TrainingSchedule(epochs=12, batch_size=32, held_out=0, learning_rate=5e-3)
+    architecture = FrameSequence(SmallCNN(widths=(8, 16)), MeanTrend())
+    run = train_encoder(
+        world.cube, architecture, Propensity(), world.units, folds=RandomFolds(2), schedule=schedule
+    )
+    found = run.predict(world.cube)["propensity"].to_numpy()
+    treated, fold = world.units["treated"].to_numpy(), run.fold.to_numpy()
+    auc = [roc_auc_score(treated[fold == k], found[fold == k]) for k in (0, 1)]
+    assert np.mean(auc) > 0.7
