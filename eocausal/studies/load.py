@@ -119,7 +119,8 @@ def read_study(path: Path | str) -> StudyFile:
         raise StudyError(
             f"The study {path} only ingests: it has no design and no estimate.",
             cause="There is nothing to estimate without data.units, design and estimate.",
-            next_step=f"Add these, or build what it asks for: eocausal ingest {path} --out FOLDER.",
+            next_step="Add these, or build what it asks for: eocausal ingest STUDY --out FOLDER "
+            "(with --plan to see it beforehand), or eocausal encode STUDY --out FOLDER.",
         )
     study = _checked(Study, path, value, lines, problems)
     return StudyFile(path, study, lines)
