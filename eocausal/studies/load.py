@@ -119,8 +119,8 @@ def read_study(path: Path | str) -> StudyFile:
         raise StudyError(
             f"The study {path} only ingests: it has no design and no estimate.",
             cause="There is nothing to estimate without data.units, design and estimate.",
-            next_step="Add these, or build what it asks for: eocausal ingest STUDY --out FOLDER "
-            "(with --plan to see it beforehand), or eocausal encode STUDY --out FOLDER.",
+            next_step=f"Add these, or build what it asks for: eocausal ingest {path} --out FOLDER "
+            "(--plan says beforehand what it would do; encode in place of ingest makes features).",
         )
     study = _checked(Study, path, value, lines, problems)
     return StudyFile(path, study, lines)

@@ -167,7 +167,7 @@ class TrainedSection(Section):
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: PositiveFloat = 2e-3
     patience: PositiveInt = 8
-    mixed_precision: bool = False
+    mixed_precision: bool = Field(default=False, description="bfloat16; on CUDA GPUs only.")
 
 
 class EncoderChoice(FrameChoice):
