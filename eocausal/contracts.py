@@ -195,6 +195,19 @@ def check_cube(cube: xr.Dataset) -> xr.Dataset:
             cause=f"A cube has {CUBE_DIMS}.",
             next_step="Transpose or expand it to these dimensions.",
         )
+    for name in ("valid", "status"):
+        if set(cube[name].dims) != {"neighborhood", "period"}:
+            raise CubeError(
+                f"{name} has dims {tuple(cube[name].dims)}.",
+                cause="It says something of each chip, (neighborhood, period).",
+                next_step="Expand or reduce it to these dimensions.",
+            )
+    if cube.sizes["period"] == 0:
+        raise CubeError(
+            "The cube has no period.",
+            cause="Its dimension 'period' has length 0.",
+            next_step="Select at least one period.",
+        )
     if not np.issubdtype(cube["image"].dtype, np.floating):
         raise CubeError(
             f"image is {cube['image'].dtype}.",
@@ -247,7 +260,7 @@ def check_embedding(embedding: xr.DataArray) -> xr.DataArray:
 
     ``encoder`` names what made it; ``last_image_date`` (ISO date, or empty if no scene had a
     date) lets a design refuse images taken after treatment. Rows of neighborhoods without any
-    valid image are all NaN; a row that is partly NaN is an error.
+    valid image are all NaN; a row that is partly NaN, or infinite, is an error.
 
     Raises
     ------
@@ -287,14 +300,13 @@ def check_feature_rows(features: NDArray[np.floating[Any]], labels: pd.Index) ->
     Raises
     ------
     EmbeddingError
-        Names the neighborhoods (``labels``) of rows that are partly not finite.
+        Names the neighborhoods (``labels``) of all other rows.
     """
-    finite = np.isfinite(features)
-    partly = finite.any(axis=-1) & ~finite.all(axis=-1)
-    if partly.any():
-        rows = labels[partly.reshape(len(partly), -1).any(axis=1)]
+    wrong = ~(np.isfinite(features).all(axis=-1) | np.isnan(features).all(axis=-1))
+    if wrong.any():
+        rows = labels[wrong.reshape(len(wrong), -1).any(axis=1)]
         raise EmbeddingError(
-            f"{len(rows)} rows of the embedding are partly not finite: {some(rows)}.",
+            f"{len(rows)} rows of the embedding are infinite or partly NaN: {some(rows)}.",
             cause="A feature overflowed or was computed from missing pixels.",
             next_step="Encode again, or drop these neighborhoods.",
         )

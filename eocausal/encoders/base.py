@@ -99,8 +99,9 @@ def fit_encoder(
     CubeError
         If the cube breaks its contract, or cannot be read.
     EncoderError
-        If the cube does not suit the encoder, or no chip has a valid pixel.
+        If ``encoder`` is not one, the cube does not suit it, or no chip has a valid pixel.
     """
+    _check_encoder(encoder)
     spec = image_spec(check_cube(cube))
     encoder.check(spec)
     seen = np.asarray(cube["valid"].transpose("neighborhood", "period")) > 0
@@ -115,6 +116,18 @@ def fit_encoder(
         return encoder.fit_sequence(sequences, years, spec, seed=seed)
     cells = _draw(np.argwhere(seen), chips.bytes_each // chips.shape[1], rng)
     return encoder.fit(_read_cells(chips, cells), spec, seed=seed)
+
+
+def _check_encoder(encoder: object) -> None:
+    if isinstance(encoder, type) or not isinstance(encoder, Encoder | SequenceEncoder):
+        what = f"the class {encoder.__name__}" if isinstance(encoder, type) else repr(encoder)[:80]
+        raise EncoderError(
+            f"{what} cannot be fitted as an encoder.",
+            cause="An encoder is an object with name, check, and fit or fit_sequence; it is "
+            "neither a name, nor a class, nor a network to be trained.",
+            next_step="Give e.g. RandomConv() or load_encoder('resnet18'); train a network with "
+            "train_encoder, and call encode of the result.",
+        )
 
 
 def _draw(

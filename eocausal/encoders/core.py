@@ -311,8 +311,15 @@ class BatchRunner:
         self.encoder = encoder
         self.device = device
         self.batch_size = batch_size
-        self.network = encoder.network if on_cpu else copy.deepcopy(encoder.network).to(device)
-        self._scaling = encoder.scaling.tensors(device)
+        try:
+            self.network = encoder.network if on_cpu else copy.deepcopy(encoder.network).to(device)
+            self._scaling = encoder.scaling.tensors(device)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{device} has no room for the network of {encoder.name}.",
+                cause=str(error).split(". ")[0] + ".",
+                next_step="Free memory on the device, or use device='cpu'.",
+            ) from error
         self.lanes = lanes_of(device)
         self._lane = threading.local()
 
@@ -329,7 +336,7 @@ class BatchRunner:
         self._held.close()
 
     def __call__(self, images: Float32, years: Float32 | None = None) -> Float32:
-        """Encode chips ``(n, [period,] band, y, x)``; NaN rows where no pixel is valid.
+        """Encode chips ``(n, [period,] band, y, x)``; NaN rows where too few pixels are valid.
 
         ``years`` ``(n, period)`` goes with sequences only.
         """
@@ -402,8 +409,10 @@ class BatchRunner:
             else:
                 valid = valid.view(*batch.shape[:2], *valid.shape[1:])
                 features = self.network(values.view(batch.shape), valid, self._to_device(years))
-            empty = ~valid.flatten(1).any(dim=1)
-            features = torch.where(empty[:, None], torch.nan, features)
+            valid = valid.flatten(1)
+            features = torch.where(valid.any(dim=1)[:, None], features, torch.nan)
+            overflowed = valid.all(dim=1)[:, None] & features.isnan()
+            features = torch.where(overflowed, torch.inf, features)  # NaN would say: not seen
             return np.asarray(features.float().cpu().numpy())
 
     def _to_device(self, values: Float32) -> torch.Tensor:
@@ -438,6 +447,12 @@ def _check_array(encoder: FittedEncoder, images: Float32, years: Float32 | None)
             cause=f"{encoder.name} reads sequences and has to know when each image was taken.",
             next_step=f"Give years of shape {images.shape[:2]}, NaN where a period is missing.",
         )
+    if years is not None and not encoder.sequence:
+        raise EncoderError(
+            f"Years were given to {encoder.name}.",
+            cause="It reads single images and knows no dates.",
+            next_step="Leave years out, or choose an encoder of sequences.",
+        )
 
 
 def embed_array(
@@ -471,7 +486,8 @@ def embed_array(
     Returns
     -------
     numpy.ndarray
-        ``(n, feature)`` float32; a row is NaN where the chip has no valid pixel.
+        ``(n, feature)`` float32; a row is NaN where the chip has no valid pixel, or too few for
+        the encoder. What overflows for a chip without gaps is infinite.
 
     Raises
     ------

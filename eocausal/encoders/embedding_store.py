@@ -116,8 +116,10 @@ class PartialStore:
                 return
             shutil.rmtree(self.folder, ignore_errors=True)
             (self.folder / "done").mkdir(parents=True)
+            note = self.folder / "key.json"
+            note.touch()  # the folder is ours from here on; the key follows when it is whole
             _create(self._store, skeleton, self.rows, self.key)
-            (self.folder / "key.json").write_text(json.dumps(self.key), encoding="utf-8")
+            note.write_text(json.dumps(self.key), encoding="utf-8")
 
     def _current(self) -> bool:
         try:
@@ -186,7 +188,15 @@ def _create(store: Path, skeleton: Skeleton, rows: int, key: str) -> None:
     labels = xr.Dataset(coords=skeleton.coords)
     texts = {n: c.astype(object) for n, c in labels.coords.items() if c.dtype.kind == "U"}
     labels = labels.assign_coords(texts).drop_encoding()
-    labels.to_zarr(store, mode="w", consolidated=False, zarr_format=3)
+    try:
+        labels.to_zarr(store, mode="w", consolidated=False, zarr_format=3)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"The labels {', '.join(map(str, labels.coords))} cannot be stored.",
+            cause=f"Zarr cannot hold one of them: {str(error).splitlines()[0]}.",
+            next_step="Give numbers, text or dates as labels, of one plain type for each "
+            "coordinate, e.g. cube.assign_coords(neighborhood=[...]).",
+        ) from error
     group = zarr.open_group(store, mode="r+")
     group.attrs["eocausal_key"] = key
     group.create_array(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eocausal.contracts import check_cube, check_same_neighborhoods
+from eocausal.contracts import check_cube, check_same_neighborhoods, some
 from eocausal.encoders.base import image_spec
 from eocausal.encoders.core import (
     FittedEncoder,
@@ -29,7 +29,7 @@ from eocausal.encoders.core import (
 from eocausal.encoders.dates import sequence_years
 from eocausal.encoders.devices import float32_convolutions, resolve_device
 from eocausal.encoders.salience_methods import Method, Score
-from eocausal.errors import AlignmentError, DeviceError, EncoderError
+from eocausal.errors import AlignmentError, DeviceError, EmptyInputError, EncoderError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,10 +247,24 @@ def salience_by_fold(
     ------
     CubeError, EncoderError, DeviceError
     AlignmentError
-        If a fold has no target, or a neighborhood is not in the cube.
+        If a fold has no target, or a neighborhood is not in the cube, or is there twice.
+    EmptyInputError
+        If no neighborhood has a fold.
     """
     import xarray as xr
 
+    if len(fold) == 0:
+        raise EmptyInputError(
+            "There are no folds.",
+            cause="The table of folds by neighborhood is empty.",
+            next_step="Give the fold of at least one neighborhood.",
+        )
+    if not fold.index.is_unique:
+        raise AlignmentError(
+            f"Neighborhoods have several folds: {some(fold.index[fold.index.duplicated()])}.",
+            cause="Each neighborhood is explained by the target of its one fold.",
+            next_step="Give folds by neighborhood, not by unit.",
+        )
     without = sorted(set(fold.unique()) - set(targets), key=str)
     if without:
         raise AlignmentError(

@@ -29,7 +29,7 @@ class MassOn:
     chips
         By neighborhood: ``mass``, the sum of absolute values; ``mass_share`` of it on marked
         pixels; ``area_share`` of marked pixels among those with salience; ``ratio``. Chips
-        without mass have NaN and do not count in the attributes below.
+        without mass have no ``mass_share`` and do not count in the attributes below.
     mass_share, area_share
         Means over chips, each chip counting the same.
     ratio
@@ -46,14 +46,17 @@ class MassOn:
 
     @property
     def contrast(self) -> float:
-        """Mass per marked pixel over mass per other pixel of those compared."""
+        """Mass per marked pixel over mass per other pixel; NaN where every pixel is marked."""
+        if self.area_share == 1.0:
+            return float("nan")
         others = (1.0 - self.mass_share) / (1.0 - self.area_share)
         return self.ratio / others if others > 0 else float("inf")
 
     def __repr__(self) -> str:
         return (
             f"MassOn({self.mass_share:.1%} of the mass on {self.area_share:.1%} of the area: "
-            f"ratio {self.ratio:.2f} ± {self.std_error:.2f}, {len(self.chips)} chips)"
+            f"ratio {self.ratio:.2f} ± {self.std_error:.2f}, "
+            f"{int((self.chips['mass'] > 0).sum())} chips)"
         )
 
 
@@ -160,9 +163,12 @@ def rank_correlation(first: xr.DataArray, second: xr.DataArray) -> pd.Series:
     import pandas as pd
 
     labels = first.indexes["neighborhood"]
-    if first.shape != second.shape or not labels.equals(second.indexes["neighborhood"]):
+    same = first.dims == second.dims and first.shape == second.shape
+    if not same or any(
+        not index.equals(second.indexes.get(name)) for name, index in first.indexes.items()
+    ):
         raise AlignmentError(
-            f"The maps have shapes {first.shape} and {second.shape}, or other neighborhoods.",
+            f"The maps are {dict(first.sizes)} and {dict(second.sizes)}, or their labels differ.",
             cause="They are compared pixel by pixel.",
             next_step="Compute both from the same cube and the same neighborhoods.",
         )

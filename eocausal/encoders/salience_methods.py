@@ -58,7 +58,7 @@ def _derivative(score: Score, values: torch.Tensor, valid: torch.Tensor) -> torc
 def _level(level: Level, values: torch.Tensor) -> torch.Tensor:
     """Shape a level per band, or one for all, so that it broadcasts over ``values``."""
     bands = values.shape[-3]
-    if isinstance(level, tuple) and len(level) != bands:
+    if not isinstance(level, int | float) and len(level) != bands:
         raise EncoderError(
             f"{len(level)} levels were given for {bands} bands.",
             cause="A level is a number for all bands, or one number for each.",

@@ -203,7 +203,9 @@ def stream_key(
 def _encoder_key(encoder: FittedEncoder) -> list[object]:
     digest = hashlib.sha256()
     for name, tensor in encoder.network.state_dict().items():
-        digest.update(name.encode() + _bytes(tensor.detach().cpu().contiguous().numpy()))
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     kind = type(encoder.network)
     return [
         encoder.name,

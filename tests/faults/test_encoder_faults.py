@@ -14,11 +14,11 @@ import torch
 import xarray as xr
 import yaml
 
-from eocausal.encoders import base, stream
+from eocausal.encoders import base, embedding_store, stream
 from eocausal.encoders.base import encode, open_embedding, resolve_device
 from eocausal.encoders.cards import Weights, load_card
 from eocausal.encoders.chips import chips_of
-from eocausal.encoders.core import FittedEncoder, ImageSpec, Scaling, embed_array
+from eocausal.encoders.core import BatchRunner, FittedEncoder, ImageSpec, Scaling, embed_array
 from eocausal.encoders.embedding_store import PartialStore
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.random_conv import GaussianPatches, RandomConv
@@ -430,6 +430,64 @@ def test_a_feature_that_overflows_is_named_and_not_written(tmp_path: Path):
         with pytest.raises(EmbeddingError, match=r"1 rows .* 7"):
             encode(make_cube(image), fitted, out=out)
     assert not (tmp_path / "e.zarr").exists()
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_a_chip_that_was_seen_is_not_taken_for_missing(value: float):
+    class Overflowing(torch.nn.Module):
+        def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+            means = values.mean(dim=(2, 3))
+            return torch.where(means.amax(dim=1, keepdim=True) > 0.05, value, means)
+
+    image = noise(50, 1, 2, 8, 8) * 0.01
+    image[7, 0, 0] += 1.0
+    image[9] = np.nan
+    spec = ImageSpec(("b0", "b1"), "DN", 30.0, 8, 8)
+    fitted = FittedEncoder("overflowing", spec, Scaling.identity(2), Overflowing(), 2)
+    with pytest.raises(EmbeddingError, match=r"1 rows .* infinite .* 7"):
+        encode(make_cube(image), fitted)
+
+
+def test_a_run_cut_off_before_its_first_chunk_is_not_in_the_way(tmp_path: Path, monkeypatch):
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cube, out = make_cube(noise(5, 1, 2, 8, 8)), tmp_path / "e.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_store, "_create", cut)
+        with pytest.raises(KeyboardInterrupt):
+            encode(cube, RandomConv(4), out=out)
+    assert encode(cube, RandomConv(4), out=out).shape == (5, 4)
+    assert [p.name for p in tmp_path.iterdir()] == ["e.zarr"]
+
+
+def test_weights_of_any_type_can_be_gone_on_with(tmp_path: Path):
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+
+        def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+            return values.mean(dim=(2, 3)) * self.weight.float()
+
+    spec = ImageSpec(("b0", "b1"), "DN", 30.0, 8, 8)
+    cube, out = make_cube(noise(5, 1, 2, 8, 8)), tmp_path / "e.zarr"
+    fitted = FittedEncoder("half", spec, Scaling.identity(2), Half(), 2)
+    assert cut_off_before_the_end(cube, fitted, out=out) == [5]
+    assert cut_off_before_the_end(cube, fitted, out=out) == [5]
+    fitted.network.weight.data.mul_(2)
+    np.testing.assert_allclose(encode(cube, fitted, out=out), encode(cube, fitted))
+
+
+def test_a_network_that_does_not_fit_the_device_is_an_error():
+    class Huge(torch.nn.Module):
+        def to(self, *_: object, **__: object):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot.")
+
+    spec = ImageSpec(("b0", "b1"), "DN", 30.0, 8, 8)
+    fitted = FittedEncoder("huge", spec, Scaling.identity(2), Huge(), 2)
+    with pytest.raises(DeviceError, match="no room for the network of huge"):
+        BatchRunner(fitted, batch_size=1, device=torch.device("meta"))
 
 
 def test_a_store_of_something_else_is_named(tmp_path: Path):

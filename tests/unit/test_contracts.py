@@ -173,12 +173,16 @@ def test_embedding():
 
     partly = np.zeros((3, 2), "f4")
     partly[2, 1] = np.inf
-    with pytest.raises(EmbeddingError, match="partly not finite: 'c'"):
+    with pytest.raises(EmbeddingError, match="partly NaN: 'c'"):
         check_embedding(embedding(partly))
     by_period = np.zeros((3, 2, 2), "f4")
     by_period[0, 1, 0] = np.nan
-    with pytest.raises(EmbeddingError, match="1 rows of the embedding are partly not finite: 'a'"):
+    with pytest.raises(EmbeddingError, match=r"1 rows .* are infinite or partly NaN: 'a'"):
         check_embedding(embedding(by_period))
+    infinite = np.zeros((3, 2), "f4")
+    infinite[1] = np.inf
+    with pytest.raises(EmbeddingError, match="infinite or partly NaN: 'b'"):
+        check_embedding(embedding(infinite))
     with pytest.raises(EmbeddingError, match="has dims"):
         check_embedding(good.transpose())
     with pytest.raises(EmbeddingError, match="not unique"):

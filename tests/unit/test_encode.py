@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -24,6 +25,7 @@ from eocausal.encoders.base import (
 from eocausal.encoders.devices import single_threaded_pool
 from eocausal.encoders.random_conv import RandomConv
 from eocausal.encoders.registry import load_encoder
+from eocausal.encoders.small_cnn import SmallCNN
 from eocausal.errors import CubeError, DeviceError, EncoderError
 from eocausal.provenance import hash_tree
 
@@ -269,6 +271,40 @@ def test_broken_cubes_are_refused():
         encode(make_cube().drop_vars("valid"), ENCODER)
 
 
+def test_cubes_whose_shares_have_no_period_are_refused():
+    cube = make_cube(periods=2)
+    with pytest.raises(CubeError, match="valid has dims"):
+        encode(cube.assign(valid=cube["valid"].isel(period=0, drop=True)), ENCODER)
+    with pytest.raises(CubeError, match="no period"):
+        encode(cube.isel(period=[]), fit_encoder(cube, ENCODER))
+    turned = cube.assign(valid=cube["valid"].transpose())
+    np.testing.assert_array_equal(encode(turned, ENCODER), encode(cube, ENCODER))
+
+
+@pytest.mark.parametrize("wrong", ["resnet18", RandomConv, SmallCNN(), None])
+def test_what_is_no_encoder_is_refused(wrong):
+    with pytest.raises(EncoderError, match="cannot be fitted as an encoder"):
+        encode(make_cube(), wrong)
+    fitted = fit_encoder(make_cube(), ENCODER)
+    with pytest.raises(EncoderError, match="cannot be fitted as an encoder"):
+        fit_encoder(make_cube(), fitted)
+
+
+def test_labels_that_cannot_be_stored_are_named(tmp_path: Path):
+    cube = make_cube(n=12)
+    mixed = cube.assign_coords(neighborhood=np.array(["a", *range(11)], dtype=object))
+    pairs = pd.MultiIndex.from_product([["a", "b", "c"], range(4)])
+    several = cube.drop_vars("neighborhood").assign_coords(
+        xr.Coordinates.from_pandas_multiindex(pairs, "neighborhood")
+    )
+    out = tmp_path / "e.zarr"
+    for wrong in (mixed, several):
+        with pytest.raises(EncoderError, match="cannot be stored"):
+            encode(wrong, ENCODER, out=out)
+    encode(cube, ENCODER, out=out)  # what was left of the failures is not in the way
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.zarr"]
+
+
 def test_the_array_core_gives_what_the_cube_gives():
     cube = make_cube()
     fitted = fit_encoder(cube, ENCODER)
@@ -284,6 +320,8 @@ def test_the_array_core_gives_what_the_cube_gives():
         embed_array(fitted, images[:, :3])
     with pytest.raises(EncoderError, match="batch_size"):
         embed_array(fitted, images, batch_size=0)
+    with pytest.raises(EncoderError, match="knows no dates"):
+        embed_array(fitted, images, years=np.zeros((30, 1), np.float32))
 
 
 def test_the_array_core_needs_neither_xarray_nor_zarr():

@@ -256,6 +256,11 @@ def test_each_fold_is_explained_by_its_own_target(world):
     np.testing.assert_allclose(found, lengths[fold[::-1].to_numpy()], rtol=1e-5)
     with pytest.raises(AlignmentError, match="folds 1"):
         salience_by_fold(world.cube, {0: targets[0]}, fold, Gradient(), device="cpu")
+    with pytest.raises(EmptyInputError, match="no folds"):
+        salience_by_fold(world.cube, targets, fold[:0], Gradient(), device="cpu")
+    twice = pd.Series([0, 1], index=[5, 5])
+    with pytest.raises(AlignmentError, match="several folds: 5"):
+        salience_by_fold(world.cube, targets, twice, Gradient(), device="cpu")
 
 
 def test_the_module_and_the_random_state_stay_as_they_are(world):
@@ -283,8 +288,9 @@ def test_wrong_targets_and_decisions_are_refused(world):
         salience(world.cube.isel(band=[1, 0, 2, 3]), target, Gradient())
     with pytest.raises(AlignmentError, match="'nowhere'"):
         salience(world.cube, target, Gradient(), neighborhoods=["nowhere"])
-    with pytest.raises(EncoderError, match="3 levels"):
-        salience(world.cube, target, IntegratedGradients(2, (0.0, 0.0, 0.0)), device="cpu")
+    for levels in ((0.0, 0.0, 0.0), [0.0, 0.0, 0.0]):
+        with pytest.raises(EncoderError, match="3 levels"):
+            salience(world.cube, target, IntegratedGradients(2, levels), device="cpu")
     with pytest.raises(EncoderError, match="batch_size"):
         salience(world.cube, target, Gradient(), batch_size=0)
     for wrong in (
@@ -322,6 +328,8 @@ def test_mass_on_marks_is_counted_by_hand():
     np.testing.assert_allclose(found.chips["area_share"], [0.25, 2 / 3, 1])
     assert found.ratio == pytest.approx(0.55 / ((0.25 + 2 / 3) / 2))
     assert "ratio 1.20" in repr(found)
+    assert "2 chips" in repr(found)
+    assert np.isnan(mass_on(salience[:1], np.ones_like(mask[:1])).contrast)
     among = mass_on(salience[:1], mask[:1], among=np.array([[[1, 1], [0, 0]]], bool))
     assert among.ratio == pytest.approx(0.75 / 0.5)
     assert among.contrast == pytest.approx(3.0)
@@ -333,6 +341,20 @@ def test_mass_on_marks_is_counted_by_hand():
         mass_on(salience[2:], mask[2:])
     with pytest.raises(EmptyInputError):
         mass_on(salience, np.zeros_like(mask))
+
+
+def test_maps_of_other_places_or_periods_are_not_compared():
+    values = np.random.default_rng(9).normal(size=(3, 2, 4, 4))
+    first = maps(values).assign_coords(period=["2019", "2020"])
+    assert rank_correlation(first, first).to_numpy().tolist() == pytest.approx([1.0] * 3)
+    for other in (
+        first.assign_coords(period=["2020", "2019"]),
+        first.assign_coords(neighborhood=[0, 2, 1]),
+        first.transpose("neighborhood", "period", "x", "y"),
+        first[:2],
+    ):
+        with pytest.raises(AlignmentError, match="labels differ"):
+            rank_correlation(first, other)
 
 
 def test_the_error_of_the_ratio_is_its_spread():
