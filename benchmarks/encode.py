@@ -29,9 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from eocausal.encoders.core import Encoder, FittedEncoder, ImageSpec, embed_array, resolve_device
+from eocausal.encoders.core import Encoder, FittedEncoder, ImageSpec
+from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.prepared import prepared
 from eocausal.encoders.random_conv import RandomConv
+from eocausal.encoders.runner import embed_array
 
 FILL = -32768
 PERIODS = 12

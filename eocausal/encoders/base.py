@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from eocausal.contracts import check_cube, check_embedding, check_feature_rows
 from eocausal.encoders.chips import Chips, chips_of
 from eocausal.encoders.core import (
-    BatchRunner,
     Encoder,
     FittedEncoder,
     Float32,
@@ -25,10 +24,9 @@ from eocausal.encoders.core import (
     Progress,
     Scaling,
     SequenceEncoder,
-    embed_array,
-    resolve_device,
 )
 from eocausal.encoders.dates import sequence_years
+from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.embedding_store import (
     PartialStore,
     Skeleton,
@@ -37,6 +35,7 @@ from eocausal.encoders.embedding_store import (
     open_embedding,
 )
 from eocausal.encoders.prepared import prepared
+from eocausal.encoders.runner import BatchRunner, embed_array
 from eocausal.encoders.stream import Cut, encode_chunks, stream_key
 from eocausal.errors import EncoderError
 

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from eocausal.encoders.chips import Chips
-from eocausal.encoders.core import BatchRunner, FittedEncoder, Float32
+from eocausal.encoders.core import FittedEncoder, Float32
+from eocausal.encoders.runner import BatchRunner
 from eocausal.provenance import hash_json, versions
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from eocausal.contracts import check_cube, some
 from eocausal.encoders.base import encode, image_spec
-from eocausal.encoders.core import Architecture, FittedEncoder, Float32, Progress, resolve_device
+from eocausal.encoders.core import Architecture, FittedEncoder, Float32, Progress
+from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.embedding_store import PartialStore, Skeleton, check_free
 from eocausal.encoders.objectives import Objective, TrainingHead
 from eocausal.encoders.training_chips import ChipReader, encode_cells

@@ -23,7 +23,6 @@ from eocausal.encoders.core import (
     ImageSpec,
     Progress,
     Scaling,
-    resolve_device,
 )
 from eocausal.encoders.crossfit import (
     Parts,
@@ -32,6 +31,7 @@ from eocausal.encoders.crossfit import (
     parts_of,
     rows_of_units,
 )
+from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.fitting import (
     Setting,
     Task,

@@ -15,15 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from eocausal.encoders.chips import chips_of
-from eocausal.encoders.core import (
-    BatchRunner,
-    FittedEncoder,
-    Float32,
-    Scaling,
-    standardise,
-    valid_pixels,
-)
+from eocausal.encoders.core import FittedEncoder, Float32, Scaling, standardise, valid_pixels
 from eocausal.encoders.dates import sequence_years
+from eocausal.encoders.runner import BatchRunner
 from eocausal.errors import EncoderError
 
 if TYPE_CHECKING:

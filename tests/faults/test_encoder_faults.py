@@ -18,10 +18,11 @@ from eocausal.encoders import base, embedding_store, stream
 from eocausal.encoders.base import encode, open_embedding, resolve_device
 from eocausal.encoders.cards import Weights, load_card
 from eocausal.encoders.chips import chips_of
-from eocausal.encoders.core import BatchRunner, FittedEncoder, ImageSpec, Scaling, embed_array
+from eocausal.encoders.core import FittedEncoder, ImageSpec, Scaling
 from eocausal.encoders.embedding_store import PartialStore
 from eocausal.encoders.image import TorchvisionCNN
 from eocausal.encoders.random_conv import GaussianPatches, RandomConv
+from eocausal.encoders.runner import BatchRunner, embed_array
 from eocausal.encoders.weights import read_weights
 from eocausal.errors import (
     CubeError,

@@ -327,7 +327,8 @@ def test_the_array_core_gives_what_the_cube_gives():
 def test_the_array_core_needs_neither_xarray_nor_zarr():
     code = (
         "import sys; import numpy as np\n"
-        "from eocausal.encoders.core import ImageSpec, embed_array\n"
+        "from eocausal.encoders.core import ImageSpec\n"
+        "from eocausal.encoders.runner import embed_array\n"
         "from eocausal.encoders.random_conv import RandomConv\n"
         "x = np.random.default_rng(0).normal(size=(8, 2, 9, 9)).astype('float32')\n"
         "f = RandomConv(features=4).fit(x, ImageSpec(('a', 'b'), 'DN', 30.0, 9, 9), seed=0)\n"

@@ -16,13 +16,13 @@ from eocausal.encoders.core import (
     FittedEncoder,
     ImageSpec,
     SequenceEncoder,
-    embed_array,
     standardise,
 )
 from eocausal.encoders.dates import sequence_years
 from eocausal.encoders.embedded_frames import EmbeddedFrames, embedding_cube
 from eocausal.encoders.objectives import Propensity
 from eocausal.encoders.random_conv import RandomConv
+from eocausal.encoders.runner import embed_array
 from eocausal.encoders.sequence import FrameSequence, SequenceNetwork, seen_frames
 from eocausal.encoders.small_cnn import SmallCNN
 from eocausal.encoders.temporal import Deviations, MeanDifference, MeanPool, MeanTrend, MeanVariance

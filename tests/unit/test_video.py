@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from eocausal.encoders.core import Architecture, ImageSpec, SequenceEncoder, embed_array
+from eocausal.encoders.core import Architecture, ImageSpec, SequenceEncoder
+from eocausal.encoders.runner import embed_array
 from eocausal.encoders.torchvision_import import import_torchvision
 from eocausal.encoders.video import MViT, R2Plus1D
 from eocausal.errors import EncoderError, WeightsError
