@@ -185,13 +185,14 @@ def encode(
 ) -> xr.DataArray:
     """Turn every chip of a cube, or every sequence of chips, into a vector of features.
 
-    The cube is read in the order of its store, ahead of the computation, a few tens of MiB at a
-    time; it is never in memory whole. Bands are standardised with mean and sd of the
-    fitting sample. A pixel counts as valid where every band is finite; missing pixels of a chip
-    are set to 0, the band mean, and :class:`~eocausal.encoders.random_conv.RandomConv` leaves
-    them out of its averages, while a CNN sees them as average ground. **The share of valid pixels
-    therefore matters**: it is kept as the coordinate ``valid`` of the embedding, so that chips
-    which were hardly seen can be dropped or down-weighted.
+    The cube is read in the order of its store, ahead of the computation, in pieces of about 32 MiB,
+    no more of them than keep all threads busy; it is never in memory whole. Bands are standardised
+    with mean and sd of the fitting sample. A pixel counts as valid where every band is finite;
+    missing pixels of a chip are set to 0, the band mean, and
+    :class:`~eocausal.encoders.random_conv.RandomConv` leaves them out of its averages, while a CNN
+    sees them as average ground. **The share of valid pixels therefore matters**: it is kept as the
+    coordinate ``valid`` of the embedding, so that chips which were hardly seen can be dropped or
+    down-weighted.
 
     An encoder of sequences sees all periods of a neighborhood at once, with the date of each image
     (:func:`~eocausal.encoders.dates.sequence_years`); periods that are missing stay missing.

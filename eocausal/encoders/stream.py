@@ -8,6 +8,7 @@ off computes the same batches.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -35,7 +36,6 @@ _PIECE_BYTES = 32 << 20
 _PIECE_ROWS = 1024
 _CHUNK_BYTES = 1 << 20
 _CHUNK_READ_BYTES = 1 << 30
-_BUFFERS = 3
 _READERS = 8
 _SAMPLE_ROWS = 64
 
@@ -84,8 +84,8 @@ def encode_chunks(
 ) -> Iterator[tuple[int, Float32]]:
     """Yield the first row and the features of each chunk, in order.
 
-    One piece is read while another waits and a third is computed; no more are held. Features are
-    ``(n, feature)``, for images ``(n, period, feature)``.
+    One piece is read while others are computed, as many as keep all threads busy; no more are
+    held. Features are ``(n, feature)``, for images ``(n, period, feature)``.
 
     Parameters
     ----------
@@ -122,11 +122,20 @@ def _begun(
 ) -> Generator[Callable[[], Float32], None, None]:
     """Yield what waits for the features of each piece, with the next one submitted already."""
     waiting: deque[Callable[[], Float32]] = deque()
-    for (start, stop), images in _read_ahead(chips, pieces, length, runner.device):
+    at_once = _pieces_at_once(runner, chips, length)
+    for (start, stop), images in _read_ahead(chips, pieces, length, at_once + 1, runner.device):
         waiting.append(_submit(runner, images, None if years is None else years[start:stop]))
-        if len(waiting) == _BUFFERS - 1:
+        if len(waiting) == at_once:
             yield waiting.popleft()
     yield from waiting
+
+
+def _pieces_at_once(runner: BatchRunner, chips: Chips, length: int) -> int:
+    """How many pieces are begun, so that every lane has a batch while the first is waited for."""
+    sequence = runner.encoder.sequence
+    items = length if sequence else length * chips.shape[1]
+    batches = math.ceil(items / runner.items(chips.shape[1:] if sequence else chips.shape[2:]))
+    return 1 + math.ceil(runner.lanes / batches)
 
 
 def _submit(runner: BatchRunner, images: Float32, years: Float32 | None) -> Callable[[], Float32]:
@@ -139,23 +148,23 @@ def _submit(runner: BatchRunner, images: Float32, years: Float32 | None) -> Call
 
 
 def _read_ahead(
-    chips: Chips, pieces: list[tuple[int, int]], length: int, device: torch.device
+    chips: Chips, pieces: list[tuple[int, int]], length: int, count: int, device: torch.device
 ) -> Iterator[tuple[tuple[int, int], Float32]]:
-    """Yield pieces, reading the next one meanwhile, into a few buffers that are used in turn.
+    """Yield pieces, reading the next one meanwhile, into ``count`` buffers that are used in turn.
 
-    A piece's buffer is filled again when two more pieces have been asked for.
+    A piece's buffer is filled again when ``count - 1`` more pieces have been asked for.
     """
     on_gpu = device.type == "cuda"
     shape = (min(length, chips.shape[0]), *chips.shape[1:])
     readers = min(_READERS, os.cpu_count() or 1) if on_gpu else 1
     buffers = [
         torch.empty(shape, dtype=torch.float32, pin_memory=on_gpu).numpy()
-        for _ in range(min(_BUFFERS, len(pieces)))
+        for _ in range(min(count, len(pieces)))
     ]
 
     def read(k: int) -> Float32:
         start, stop = pieces[k]
-        out = buffers[k % _BUFFERS][: stop - start]
+        out = buffers[k % count][: stop - start]
         chips.read_parallel(start, out, pool, readers)
         return out
 

@@ -1,5 +1,6 @@
 """Streaming: chips straight from the store, folded networks, sequences and their dates."""
 
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
+from eocausal.encoders import stream
 from eocausal.encoders.base import encode, fit_encoder, open_embedding
 from eocausal.encoders.chips import Chips, chips_of
 from eocausal.encoders.core import FittedEncoder, ImageSpec, Scaling
@@ -167,6 +169,34 @@ def test_pieces_and_chunks_cover_a_cube_once():
         assert cut.piece * chips.bytes_each <= max(32 << 20, chips.bytes_each)
         assert all(start % cut.chunk == 0 for start, _ in chunks)
         assert cut.chunk % cut.piece == 0
+
+
+class Together(torch.nn.Module):
+    """A network whose calls wait until four are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting = threading.Barrier(4, timeout=20)
+
+    def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        self.meeting.wait()
+        return values.mean(dim=(2, 3))
+
+
+def test_every_thread_has_a_batch_where_a_piece_has_but_one(monkeypatch):
+    monkeypatch.setattr(stream, "_PIECE_ROWS", 3)
+    cube = sequence_cube(n=24).isel(period=[0]).drop_vars("date")
+    cube["image"] = cube["image"].fillna(0.0) + cube["neighborhood"]
+    cube["valid"][:] = 1.0
+    spec = ImageSpec(("a", "b"), "DN", 30.0, 8, 8)
+    fitted = FittedEncoder("together", spec, Scaling.identity(2), Together(), 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = encode(cube, fitted, device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found, cube["image"][:, 0].mean(("y", "x")), rtol=1e-5)
 
 
 def resnet(images: np.ndarray) -> FittedEncoder:
