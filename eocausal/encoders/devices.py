@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from eocausal.errors import DeviceError
 
-__all__ = ["float32_convolutions", "lanes_of", "resolve_device", "single_threaded_pool"]
+__all__ = ["float32_arithmetic", "lanes_of", "resolve_device", "single_threaded_pool"]
 
 _GPU_LANES = 2
 
@@ -62,12 +63,33 @@ def lanes_of(device: torch.device) -> int:
 
 
 @contextmanager
-def float32_convolutions() -> Iterator[None]:
-    """Hold CUDA convolutions to float32, so that a GPU gives what a CPU gives."""
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
+def float32_arithmetic() -> Iterator[None]:
+    """Hold CUDA convolutions and matrix products to float32, so that a GPU gives what a CPU gives.
+
+    Switches that the user set, in torch's old or its new way, are put back.
+    """
+    switches = _precision_switches()
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    for owner, name, value in switches:
+        setattr(owner, name, value)
+    try:
         yield
+    finally:
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _precision_switches() -> list[tuple[Any, str, Any]]:
+    """Name the switches of cuDNN and cuBLAS, and what they are set to."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    fixed: list[tuple[Any, str, Any]] = [
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+    ]
+    if hasattr(matmul, "fp32_precision"):
+        owners = (matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+        return [*fixed, *((owner, "fp32_precision", "ieee") for owner in owners)]
+    return [*fixed, (matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
 
 
 def single_threaded_pool(workers: int) -> ThreadPoolExecutor:

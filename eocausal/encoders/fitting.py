@@ -28,7 +28,7 @@ from eocausal.encoders.checkpoints import (
     write_checkpoint,
 )
 from eocausal.encoders.core import Scaling
-from eocausal.encoders.devices import float32_convolutions
+from eocausal.encoders.devices import float32_arithmetic
 from eocausal.encoders.objectives import Labels, Objective, Targets, TrainingHead
 from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.training_chips import ChipReader, read_ahead, to_device
@@ -104,7 +104,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     memory.fill_uninitialized_memory = False
     try:
-        with float32_convolutions():
+        with float32_arithmetic():
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)

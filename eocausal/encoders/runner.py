@@ -21,7 +21,7 @@ from eocausal.encoders.core import (
     standardise,
 )
 from eocausal.encoders.devices import (
-    float32_convolutions,
+    float32_arithmetic,
     lanes_of,
     resolve_device,
     single_threaded_pool,
@@ -77,13 +77,21 @@ class BatchRunner:
             ) from error
         self.lanes = lanes_of(device)
         self._lane = threading.local()
+        self._lender: BatchRunner | None = None
+
+    def share(self, other: BatchRunner) -> None:
+        """Use the threads of another runner, which is entered before this one and left after."""
+        self._lender = other
 
     def __enter__(self) -> Self:
         self._held = ExitStack()
-        self._pool = single_threaded_pool(self.lanes)
-        self._held.callback(self._pool.shutdown, cancel_futures=True)
+        if self._lender is None:
+            self._pool = single_threaded_pool(self.lanes)
+            self._held.callback(self._pool.shutdown, cancel_futures=True)
+        else:
+            self._pool = self._lender._pool
         if self.device.type == "cuda":
-            self._held.enter_context(float32_convolutions())
+            self._held.enter_context(float32_arithmetic())
             torch.cuda.synchronize(self.device)
         return self
 

@@ -27,7 +27,7 @@ from eocausal.encoders.core import (
     standardise,
 )
 from eocausal.encoders.dates import sequence_years
-from eocausal.encoders.devices import float32_convolutions, resolve_device
+from eocausal.encoders.devices import float32_arithmetic, resolve_device
 from eocausal.encoders.salience_methods import Method, Score
 from eocausal.errors import AlignmentError, DeviceError, EmptyInputError, EncoderError
 
@@ -371,7 +371,7 @@ class _Mapper:
         """Hold a GPU to float32; cuDNN cannot derive recurrent networks that are evaluated."""
         with ExitStack() as stack:
             if self.device.type == "cuda":
-                stack.enter_context(float32_convolutions())
+                stack.enter_context(float32_arithmetic())
                 if self._recurrent:
                     stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             yield
