@@ -34,8 +34,8 @@ from eocausal.encoders.embedding_store import (
     lazy_embedding,
     open_embedding,
 )
-from eocausal.encoders.prepared import prepared
-from eocausal.encoders.runner import BatchRunner, embed_array
+from eocausal.encoders.routed import Routed, RoutedRunner
+from eocausal.encoders.runner import embed_array
 from eocausal.encoders.stream import Cut, encode_chunks, stream_key
 from eocausal.errors import EncoderError
 
@@ -175,7 +175,7 @@ def _check_periods(cube: xr.Dataset, name: str) -> None:
 
 def encode(
     cube: xr.Dataset,
-    encoder: Encoder | SequenceEncoder | FittedEncoder,
+    encoder: Encoder | SequenceEncoder | FittedEncoder | Routed,
     *,
     out: Path | str | None = None,
     batch_size: int = 64,
@@ -202,8 +202,9 @@ def encode(
     cube
         As :func:`eocausal.contracts.check_cube` says, in memory or on disk.
     encoder
-        An encoder, which is fitted on a sample of this cube (:func:`fit_encoder`), or a fitted
-        one, which is applied as it is.
+        An encoder, which is fitted on a sample of this cube (:func:`fit_encoder`), a fitted one,
+        which is applied as it is, or several of which each reads its own neighborhoods
+        (:class:`~eocausal.encoders.routed.Routed`).
     out
         Zarr store to write, a chunk at a time; it appears whole or not at all, and features are
         not held in memory. A run that was cut off leaves ``<out>.partial``; the same call goes on
@@ -245,26 +246,26 @@ def encode(
     if target is not None:
         check_free(target)
     where = resolve_device(device)
-    if isinstance(encoder, FittedEncoder):
-        fitted = encoder
-    else:
-        fitted = fit_encoder(cube, encoder, seed=seed)
-    fitted.check(spec)
-    if fitted.sequence:
-        _check_periods(cube, fitted.name)
-    with BatchRunner(prepared(fitted, where), batch_size=batch_size, device=where) as runner:
-        work = _Work(cube, fitted, runner)
+    if not isinstance(encoder, FittedEncoder | Routed):
+        encoder = fit_encoder(cube, encoder, seed=seed)
+    total = cube.sizes["neighborhood"]
+    routed = encoder if isinstance(encoder, Routed) else Routed.alone(encoder, total)
+    routed.check(spec, total)
+    if routed.sequence:
+        _check_periods(cube, routed.name)
+    with RoutedRunner(routed, batch_size=batch_size, device=where) as runner:
+        work = _Work(cube, routed, runner)
         return work.in_memory(progress) if target is None else work.on_disk(target, progress)
 
 
 class _Work:
-    """One cube, one encoder: what is to be computed, and where it goes."""
+    """One cube and what reads it: what is to be computed, and where it goes."""
 
-    def __init__(self, cube: xr.Dataset, fitted: FittedEncoder, runner: BatchRunner) -> None:
-        self.cube, self.fitted, self.runner = cube, fitted, runner
-        self.chips, self.skeleton = chips_of(cube), _skeleton(cube, fitted)
+    def __init__(self, cube: xr.Dataset, routed: Routed, runner: RoutedRunner) -> None:
+        self.cube, self.routed, self.runner = cube, routed, runner
+        self.chips, self.skeleton = chips_of(cube), _skeleton(cube, routed)
         self.seen = cube["valid"].transpose("neighborhood", "period").to_numpy() > 0
-        self.years = sequence_years(cube) if fitted.sequence else None
+        self.years = sequence_years(cube) if routed.sequence else None
         self.cut = Cut.of(self.chips, 4 * int(np.prod(self.skeleton.shape[1:])))
 
     def in_memory(self, progress: Progress | None) -> xr.DataArray:
@@ -273,7 +274,7 @@ class _Work:
         return check_embedding(self.skeleton.filled(features))
 
     def on_disk(self, out: Path, progress: Progress | None) -> xr.DataArray:
-        key = stream_key(self.cube, self.chips, self.fitted, self.runner, self.cut)
+        key = stream_key(self.cube, self.chips, self.routed, self.runner, self.cut)
         store = PartialStore(out, key, self.cut.chunk)
         with store.claimed():
             store.prepare(self.skeleton)
@@ -308,14 +309,14 @@ class _Work:
             keep(rows, features.reshape(len(features), *self.skeleton.shape[1:]))
 
 
-def _skeleton(cube: xr.Dataset, fitted: FittedEncoder) -> Skeleton:
+def _skeleton(cube: xr.Dataset, routed: Routed) -> Skeleton:
     """Say what the embedding of a cube looks like."""
     both = ("neighborhood", "period")
     valid = cube["valid"].transpose(*both).astype(np.float32)
     table = cube[["neighborhood"]].reset_coords(drop=True)
     table = table.assign_coords({n: cube[n] for n in ("lon", "lat") if n in cube.coords})
     date = cube["date"].transpose(*both) if "date" in cube.variables else None
-    if fitted.sequence:
+    if routed.sequence:
         table = table.assign_coords(valid=valid.mean("period"))
         if date is not None:
             latest = np.fmax.reduce(date.to_numpy(), axis=1)  # max would be NaT where one is
@@ -328,17 +329,19 @@ def _skeleton(cube: xr.Dataset, fitted: FittedEncoder) -> Skeleton:
             table = table.assign_coords(date=date)
         if cube.sizes["period"] == 1:
             table = table.isel(period=0)
+    table = table.assign_coords({n: (both[0], values) for n, values in routed.coords.items()})
     dims = tuple(d for d in both if d in table.dims)
     coords = {str(n): c.variable for n, c in table.coords.items()}
     return Skeleton(
         dims=(*dims, "feature"),
-        shape=(*(table.sizes[d] for d in dims), fitted.n_features),
-        coords={**coords, "feature": np.arange(fitted.n_features)},
+        shape=(*(table.sizes[d] for d in dims), routed.n_features),
+        coords={**coords, "feature": np.arange(routed.n_features)},
         attrs={
-            "encoder": fitted.name,
-            "weights_sha256": fitted.weights_sha256,
-            "bands": json.dumps(fitted.spec.bands),
+            "encoder": routed.name,
+            "weights_sha256": routed.weights_sha256,
+            "bands": json.dumps(routed.bands),
             "last_image_date": _last_image_date(cube),
+            **routed.attrs,
         },
     )
 

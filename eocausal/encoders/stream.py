@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from eocausal.encoders.chips import Chips
 from eocausal.encoders.core import FittedEncoder, Float32
-from eocausal.encoders.runner import BatchRunner
+from eocausal.encoders.routed import Routed, RoutedRunner
 from eocausal.provenance import hash_json, versions
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _ranges(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def encode_chunks(
-    runner: BatchRunner,
+    runner: RoutedRunner,
     chips: Chips,
     years: Float32 | None,
     cut: Cut,
@@ -90,7 +90,7 @@ def encode_chunks(
     Parameters
     ----------
     runner
-        Runs the encoder.
+        Runs the encoders.
     chips
         What to encode.
     years
@@ -114,7 +114,7 @@ def encode_chunks(
 
 
 def _begun(
-    runner: BatchRunner,
+    runner: RoutedRunner,
     chips: Chips,
     years: Float32 | None,
     pieces: list[tuple[int, int]],
@@ -124,26 +124,28 @@ def _begun(
     waiting: deque[Callable[[], Float32]] = deque()
     at_once = _pieces_at_once(runner, chips, length)
     for (start, stop), images in _read_ahead(chips, pieces, length, at_once + 1, runner.device):
-        waiting.append(_submit(runner, images, None if years is None else years[start:stop]))
+        waiting.append(_submit(runner, images, years, slice(start, stop)))
         if len(waiting) == at_once:
             yield waiting.popleft()
     yield from waiting
 
 
-def _pieces_at_once(runner: BatchRunner, chips: Chips, length: int) -> int:
+def _pieces_at_once(runner: RoutedRunner, chips: Chips, length: int) -> int:
     """How many pieces are begun, so that every lane has a batch while the first is waited for."""
-    sequence = runner.encoder.sequence
+    sequence = runner.sequence
     items = length if sequence else length * chips.shape[1]
     batches = math.ceil(items / runner.items(chips.shape[1:] if sequence else chips.shape[2:]))
     return 1 + math.ceil(runner.lanes / batches)
 
 
-def _submit(runner: BatchRunner, images: Float32, years: Float32 | None) -> Callable[[], Float32]:
+def _submit(
+    runner: RoutedRunner, images: Float32, years: Float32 | None, rows: slice
+) -> Callable[[], Float32]:
     if years is not None:
-        images[np.isnan(years)] = np.nan
-        return runner.submit(images, years)
+        images[np.isnan(years[rows])] = np.nan
+        return runner.submit(images, years[rows], rows)
     n, periods = images.shape[:2]
-    result = runner.submit(images.reshape(-1, *images.shape[2:]))
+    result = runner.submit(images.reshape(-1, *images.shape[2:]), None, rows)
     return lambda: result().reshape(n, periods, -1)
 
 
@@ -181,7 +183,7 @@ def _read_ahead(
 
 
 def stream_key(
-    cube: xr.Dataset, chips: Chips, encoder: FittedEncoder, runner: BatchRunner, cut: Cut
+    cube: xr.Dataset, chips: Chips, routed: Routed, runner: RoutedRunner, cut: Cut
 ) -> str:
     """Hash what determines an embedding to the last bit, so that only that is gone on with.
 
@@ -203,11 +205,19 @@ def stream_key(
         {
             "cube": digest.hexdigest(),
             "attrs": {str(k): repr(v) for k, v in cube.attrs.items()},
-            "encoder": _encoder_key(encoder),
+            "encoders": [_encoder_key(encoder) for encoder in routed.encoders],
+            "routed": _routed_key(routed),
             "cut": [cut.total, cut.piece, cut.chunk, runner.batch_size, runner.device.type],
             "versions": {k: v for k, v in versions().items() if k in ("eocausal", "torch")},
         }
     )
+
+
+def _routed_key(routed: Routed) -> list[object]:
+    digest = hashlib.sha256(_bytes(routed.reads))
+    for name, values in sorted(routed.coords.items()):
+        digest.update(name.encode() + _bytes(values))
+    return [routed.name, routed.weights_sha256, dict(routed.attrs), digest.hexdigest()]
 
 
 def _encoder_key(encoder: FittedEncoder) -> list[object]:
