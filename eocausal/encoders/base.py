@@ -224,7 +224,7 @@ def encode(
     -------
     xarray.DataArray
         ``(neighborhood, feature)`` if the cube has one period or the encoder reads sequences, else
-        ``(neighborhood, period, feature)``; float32; NaN rows where there is no valid pixel. With
+        ``(neighborhood, period, feature)``; float32; NaN rows where too few pixels are valid. With
         ``out`` features are read from there when asked for. Coordinates: ``valid`` (of a sequence
         the mean over its periods), ``date`` where the cube has it (of a sequence the latest),
         ``lon``, ``lat``. Attributes: ``encoder``, ``weights_sha256``, ``bands``,

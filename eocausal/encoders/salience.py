@@ -331,6 +331,12 @@ class _Mapper:
                 cause="A batch holds at least one neighborhood.",
                 next_step="Use batch_size=64.",
             )
+        if isinstance(method, type) or not isinstance(method, Method):
+            raise EncoderError(
+                f"{method!r} is not a method of salience.",
+                cause="A method is an object with units and apply.",
+                next_step="Use e.g. Gradient(), IntegratedGradients() or Occlusion().",
+            )
         self.method = method
         self.device = device
         self.batch_size = batch_size

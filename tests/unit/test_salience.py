@@ -291,6 +291,9 @@ def test_wrong_targets_and_decisions_are_refused(world):
     for levels in ((0.0, 0.0, 0.0), [0.0, 0.0, 0.0]):
         with pytest.raises(EncoderError, match="3 levels"):
             salience(world.cube, target, IntegratedGradients(2, levels), device="cpu")
+    for method in (Gradient, "gradient"):
+        with pytest.raises(EncoderError, match="is not a method"):
+            salience(world.cube, target, method, device="cpu")
     with pytest.raises(EncoderError, match="batch_size"):
         salience(world.cube, target, Gradient(), batch_size=0)
     for wrong in (
