@@ -16,11 +16,10 @@ from eocausal.contracts import check_cube, some
 from eocausal.encoders.base import encode, image_spec
 from eocausal.encoders.core import Architecture, FittedEncoder, Float32, Progress
 from eocausal.encoders.devices import resolve_device
-from eocausal.encoders.embedding_store import PartialStore, Skeleton, check_free
 from eocausal.encoders.objectives import Objective, TrainingHead
+from eocausal.encoders.routed import Routed
 from eocausal.encoders.training_chips import ChipReader, encode_cells
 from eocausal.errors import AlignmentError, EncoderError
-from eocausal.provenance import hash_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +30,6 @@ __all__ = ["Scored", "TrainedEncoder", "weights_hash"]
 Int64 = NDArray[np.int64]
 
 _SAME_PLACE_DEGREES = 1e-4
-_CHUNK_BYTES = 1 << 20
 
 
 def weights_hash(*modules: torch.nn.Module) -> str:
@@ -261,40 +259,18 @@ class TrainedEncoder:
             If neighborhoods of this cube have the names of others that were trained on, or lie
             where others lie that were.
         """
-        import xarray as xr
-
         check_cube(cube)
-        if out is not None:
-            check_free(Path(out))
-        groups = list(self._groups(cube))
-        total = sum(len(rows) * len(networks) for rows, networks in groups)
-        done, parts = 0, []
-        for rows, networks in groups:
-            part = cube.isel(neighborhood=rows)
-            found = []
-            for k in networks:
-                tell = None if progress is None else _after(progress, done, total)
-                found.append(
-                    encode(
-                        part, self.networks[k], batch_size=batch_size, device=device, progress=tell
-                    )
-                )
-                done += len(rows)
-            mean = found[0].copy(data=np.mean([f.to_numpy() for f in found], axis=0))
-            parts.append(mean.assign_coords(fold=("neighborhood", self._fold_of(part))))
-        order = np.argsort(np.concatenate([rows for rows, _ in groups]))
-        embedding = xr.concat(parts, dim="neighborhood", combine_attrs="override")
-        embedding = embedding.isel(neighborhood=order)
-        embedding.attrs |= {
-            "encoder": self.name,
-            "weights_sha256": self.weights_sha256,
+        fold = self._fold_of(cube)
+        reads = (fold == np.arange(len(self.networks))[:, None]) | (fold < 0)
+        attrs = {
             "objective": self.objective.name,
             "leading_features": ", ".join(self.scored[0].head.outputs) if self.scored else "",
             "cross_fitted": "by fold" if self.objective.columns else "no label was used",
         }
-        if out is not None:
-            _write(embedding, Path(out))
-        return embedding
+        routed = Routed(self.name, self.networks, reads, self.weights_sha256, {"fold": fold}, attrs)
+        return encode(
+            cube, routed, out=out, batch_size=batch_size, device=device, progress=progress
+        )
 
     def predict(
         self,
@@ -372,20 +348,3 @@ class TrainedEncoder:
         from eocausal.encoders.trained_files import save_trained
 
         save_trained(self, Path(path))
-
-
-def _after(progress: Progress, done: int, total: int) -> Progress:
-    return lambda part, _: progress(done + part, total)
-
-
-def _write(embedding: xr.DataArray, out: Path) -> None:
-    rows = max(1, _CHUNK_BYTES // max(embedding[:1].nbytes, 1))
-    store = PartialStore(out, hash_json(embedding.attrs), rows)
-    with store.claimed():
-        coords = {str(name): coord.variable for name, coord in embedding.coords.items()}
-        dims = tuple(map(str, embedding.dims))
-        attrs = {str(name): str(value) for name, value in embedding.attrs.items()}
-        store.prepare(Skeleton(dims, embedding.shape, coords, attrs))
-        for start in range(0, len(embedding), rows):
-            store.write(start, embedding[start : start + rows].to_numpy())
-        store.finish()
