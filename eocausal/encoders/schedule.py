@@ -48,7 +48,7 @@ class TrainingSchedule:
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    patience: int = 8
+    patience: int = 15
     held_out: int = 1
     augmentation: tuple[Augmentation, ...] = (FlipsAndTurns(),)
     mixed_precision: bool = False

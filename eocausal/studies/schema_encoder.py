@@ -166,7 +166,7 @@ class TrainedSection(Section):
     epochs: PositiveInt = 30
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: PositiveFloat = 2e-3
-    patience: PositiveInt = 8
+    patience: PositiveInt = 15
     mixed_precision: bool = Field(default=False, description="bfloat16; on CUDA GPUs only.")
 
 
