@@ -69,6 +69,16 @@ def train(objective=None, units=UNITS, cube=CUBE, architecture=None, **given):
     return train_encoder(cube, architecture or Tiny(), objective or Propensity(), units, **settings)
 
 
+@pytest.fixture
+def one_thread():
+    """Sums over several threads differ in their last bits from those of the killed process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     schedule = TrainingSchedule(epochs=6, batch_size=16, learning_rate=0.05, patience=6)
     given = {"schedule": schedule, "seed": 1, "architecture": Tiny(dropout=0.2)}
