@@ -81,11 +81,24 @@ class Scaling:
                 next_step="Look at cube['status'] and the failure ledger; "
                 f"drop a band that is missing everywhere (bands: {', '.join(bands)}).",
             )
-        mean, sd = pixels.mean(axis=1), pixels.std(axis=1)
+        sample = f"{images.shape[0]} chips of the fitting sample"
+        return cls.from_moments(pixels.mean(axis=1), pixels.std(axis=1), sample=sample)
+
+    @classmethod
+    def from_moments(
+        cls, mean: NDArray[np.float64], sd: NDArray[np.float64], *, sample: str
+    ) -> Scaling:
+        """Take mean and sd of the bands of a ``sample``; a band that does not vary gets sd 1.
+
+        Raises
+        ------
+        EncoderError
+            If no band varies.
+        """
         flat = sd <= 1e-7 * np.maximum(np.abs(mean), 1.0)
         if flat.all():
             raise EncoderError(
-                f"All {images.shape[0]} chips of the fitting sample hold one constant value.",
+                f"All {sample} hold one constant value.",
                 cause="An embedding of constant images says nothing.",
                 next_step="Check the scenes, their nodata value and the scale factor.",
             )

@@ -12,7 +12,7 @@ import torch
 
 from eocausal.errors import DeviceError
 
-__all__ = ["float32_arithmetic", "lanes_of", "resolve_device", "single_threaded_pool"]
+__all__ = ["float32_arithmetic", "halved", "lanes_of", "resolve_device", "single_threaded_pool"]
 
 _GPU_LANES = 2
 
@@ -90,6 +90,32 @@ def _precision_switches() -> list[tuple[Any, str, Any]]:
         owners = (matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
         return [*fixed, *((owner, "fp32_precision", "ieee") for owner in owners)]
     return [*fixed, (matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+
+
+def halved(
+    size: int,
+    what: str,
+    device: torch.device,
+    error: torch.OutOfMemoryError,
+    *,
+    remedy: str = "or smaller chips",
+) -> int:
+    """Return half of a batch for which a device had no room, and free what torch keeps there.
+
+    Raises
+    ------
+    DeviceError
+        If the batch was a single item, named by ``what``; ``remedy`` ends the advice.
+    """
+    if size == 1:
+        raise DeviceError(
+            f"{device} ran out of memory on a single {what}.",
+            cause=str(error).split(". ")[0] + ".",
+            next_step=f"Free memory on the device, use device='cpu', {remedy}.",
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return size // 2
 
 
 def single_threaded_pool(workers: int) -> ThreadPoolExecutor:

@@ -28,11 +28,11 @@ from eocausal.encoders.checkpoints import (
     write_checkpoint,
 )
 from eocausal.encoders.core import Scaling
-from eocausal.encoders.devices import float32_arithmetic
+from eocausal.encoders.devices import float32_arithmetic, halved
 from eocausal.encoders.objectives import Labels, Objective, Targets, TrainingHead
 from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.training_chips import ChipReader, read_ahead, to_device
-from eocausal.errors import DeviceError, EncoderError
+from eocausal.errors import EncoderError
 
 __all__ = ["Setting", "Task", "Trained", "first_features", "fit_network", "stream"]
 
@@ -210,17 +210,9 @@ class _Loop:
             try:
                 return work()
             except torch.OutOfMemoryError as error:
+                remedy = "a smaller network, or smaller chips"
                 size = min(self.part, size)
-                if size == 1:
-                    raise DeviceError(
-                        f"{self.setting.device} ran out of memory on a single chip.",
-                        cause=str(error).split(". ")[0] + ".",
-                        next_step="Free memory on the device, use device='cpu', a smaller "
-                        "network, or smaller chips.",
-                    ) from error
-                self.part = size // 2
-                if self.setting.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                self.part = halved(size, "chip", self.setting.device, error, remedy=remedy)
 
     # Steps -------------------------------------------------------------------------------
 

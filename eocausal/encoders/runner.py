@@ -22,6 +22,7 @@ from eocausal.encoders.core import (
 )
 from eocausal.encoders.devices import (
     float32_arithmetic,
+    halved,
     lanes_of,
     resolve_device,
     single_threaded_pool,
@@ -151,17 +152,9 @@ class BatchRunner:
             start = stop
 
     def _halve(self, images: Float32, error: torch.OutOfMemoryError) -> None:
-        if len(images) == 1:
-            what = "sequence" if self.encoder.sequence else "chip"
-            raise DeviceError(
-                f"{self.device} ran out of memory on a single {what}.",
-                cause=str(error).split(". ")[0] + ".",
-                next_step="Free memory on the device, use device='cpu', or smaller chips.",
-            ) from error
-        frames = images.shape[1] if self.encoder.sequence else 1
-        self.batch_size = min(self.batch_size, len(images) // 2 * frames)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        what, frames = ("sequence", images.shape[1]) if self.encoder.sequence else ("chip", 1)
+        size = halved(len(images), what, self.device, error)
+        self.batch_size = min(self.batch_size, size * frames)
 
     def _features(self, images: Float32, years: Float32 | None) -> Float32:
         with torch.inference_mode(), self._own_stream():

@@ -27,9 +27,9 @@ from eocausal.encoders.core import (
     standardise,
 )
 from eocausal.encoders.dates import sequence_years
-from eocausal.encoders.devices import float32_arithmetic, resolve_device
+from eocausal.encoders.devices import float32_arithmetic, halved, resolve_device
 from eocausal.encoders.salience_methods import Method, Score
-from eocausal.errors import AlignmentError, DeviceError, EmptyInputError, EncoderError
+from eocausal.errors import AlignmentError, EmptyInputError, EncoderError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -356,21 +356,11 @@ class _Mapper:
                 with self._exact():
                     maps[part], scores[part] = self._map(images[part], dates)
             except torch.OutOfMemoryError as error:
-                self._halve(part.stop - start, error)
+                size = part.stop - start
+                self.batch_size = halved(size, "neighborhood", self.device, error)
                 continue
             start = part.stop
         return maps, scores
-
-    def _halve(self, size: int, error: torch.OutOfMemoryError) -> None:
-        if size == 1:
-            raise DeviceError(
-                f"{self.device} ran out of memory on a single neighborhood.",
-                cause=str(error).split(". ")[0] + ".",
-                next_step="Free memory on the device, use device='cpu', or smaller chips.",
-            ) from error
-        self.batch_size = size // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     @contextmanager
     def _exact(self) -> Iterator[None]:

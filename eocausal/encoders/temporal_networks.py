@@ -60,7 +60,22 @@ def _draw(network: nn.Module, seed: int) -> nn.Module:
 
 
 @dataclass(frozen=True, slots=True)
-class GRU:
+class _Weighted:
+    """What the heads with weights share."""
+
+    @property
+    def name(self) -> str:
+        """Id string."""
+        return repr(self)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has weights: yes."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class GRU(_Weighted):
     """Gated recurrent unit over the present images by date; its last state.
 
     Cho et al. 2014. Beside the features a step sees the years since the last image present (0 at
@@ -78,16 +93,6 @@ class GRU:
 
     def __post_init__(self) -> None:
         _check_positive(self, hidden=self.hidden)
-
-    @property
-    def name(self) -> str:
-        """Id string."""
-        return repr(self)
-
-    @property
-    def trained(self) -> bool:
-        """Whether it has weights: yes."""
-        return True
 
     def n_outputs(self, n_features: int) -> int:
         """Size of the state."""
@@ -130,7 +135,7 @@ class _GRU(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class TemporalAttention:
+class TemporalAttention(_Weighted):
     """Lightweight temporal attention encoder, L-TAE (Garnot & Landrieu 2020, arXiv 2007.00586).
 
     Features are projected to ``width`` channels, which fall into ``heads`` groups; the encoded
@@ -162,16 +167,6 @@ class TemporalAttention:
             self, heads=self.heads, keys=self.keys, width=self.width, features=self.features
         )
         _check_heads(self, self.width, 2 * self.heads)
-
-    @property
-    def name(self) -> str:
-        """Id string."""
-        return repr(self)
-
-    @property
-    def trained(self) -> bool:
-        """Whether it has weights: yes."""
-        return True
 
     def n_outputs(self, n_features: int) -> int:
         """As set by ``features``."""
@@ -221,7 +216,7 @@ class _LTAE(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Transformer:
+class Transformer(_Weighted):
     """A small transformer with encoded dates, a mask of missing periods and attention pooling.
 
     Vaswani et al. 2017, normalisation before each branch (Xiong et al. 2020); pooled by one
@@ -245,16 +240,6 @@ class Transformer:
     def __post_init__(self) -> None:
         _check_positive(self, layers=self.layers, heads=self.heads, width=self.width)
         _check_heads(self, self.width, math.lcm(self.heads, 2))
-
-    @property
-    def name(self) -> str:
-        """Id string."""
-        return repr(self)
-
-    @property
-    def trained(self) -> bool:
-        """Whether it has weights: yes."""
-        return True
 
     def n_outputs(self, n_features: int) -> int:
         """As set by ``width``."""

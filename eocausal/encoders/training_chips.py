@@ -251,12 +251,5 @@ def scaling_of(known: Moments, cells: Int64, bands: tuple[str, ...]) -> Scaling:
         )
     mean = (count * means).sum(axis=0) / total
     spread = known.squares[cells].sum(axis=0) + (count * (means - mean) ** 2).sum(axis=0)
-    sd = np.sqrt(spread / total)
-    flat = sd <= 1e-7 * np.maximum(np.abs(mean), 1.0)
-    if flat.all():
-        raise EncoderError(
-            f"All {len(cells)} chips to train on hold one constant value.",
-            cause="There is nothing to tell one from another.",
-            next_step="Check the scenes, their nodata value and the scale factor.",
-        )
-    return Scaling(tuple(mean.tolist()), tuple(np.where(flat, 1.0, sd).tolist()))
+    sample = f"{len(cells)} chips to train on"
+    return Scaling.from_moments(mean, np.sqrt(spread / total), sample=sample)

@@ -52,6 +52,7 @@ __all__ = [
     "read_pictures",
     "refuse_missing_labels",
     "trained_encoder",
+    "write_pictures",
 ]
 
 EMBEDDED = (
@@ -122,7 +123,6 @@ def embed_before_treatment(space: Workspace, progress: Advance) -> list[str]:
 def describe(space: IngestSpace, progress: Advance) -> list[str]:
     """Leave ``embedding/``: pictures with captions, and the check of the embedding."""
     from eocausal.checks.representation import Representation
-    from eocausal.reports.plots import to_png
 
     data = _subject(space)
     check = Representation(seed=space.study.seed)
@@ -136,10 +136,8 @@ def describe(space: IngestSpace, progress: Advance) -> list[str]:
     progress(2, 3)
     with atomic_path(space.folder / "embedding") as temporary:
         temporary.mkdir()
-        for item in drawn:
-            (temporary / f"{item.name}.png").write_bytes(to_png(item.figure))
-        captions = [{"name": item.name, "caption": item.caption} for item in drawn]
-        write_json(temporary / "summary.json", {"check": check_record(result), "figures": captions})
+        figures = write_pictures(temporary, drawn)
+        write_json(temporary / "summary.json", {"check": check_record(result), "figures": figures})
     return ["embedding"]
 
 
@@ -344,6 +342,15 @@ def read_description(folder: Path) -> tuple[CheckResult, list[Picture]]:
     """Read ``embedding/`` of a run folder: the check and the pictures."""
     summary = json.loads((folder / "embedding" / "summary.json").read_text(encoding="utf-8"))
     return check_result(summary["check"]), read_pictures(folder / "embedding", summary["figures"])
+
+
+def write_pictures(folder: Path, drawn: Sequence[CaptionedFigure]) -> list[dict[str, str]]:
+    """Write figures as PNG into a folder; returns what :func:`read_pictures` takes."""
+    from eocausal.reports.plots import to_png
+
+    for item in drawn:
+        (folder / f"{item.name}.png").write_bytes(to_png(item.figure))
+    return [{"name": item.name, "caption": item.caption} for item in drawn]
 
 
 def read_pictures(folder: Path, figures: Sequence[Mapping[str, str]]) -> list[Picture]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from eocausal.provenance import atomic_path, write_json
-from eocausal.studies.embed import read_pictures, trained_encoder
+from eocausal.studies.embed import read_pictures, trained_encoder, write_pictures
 from eocausal.studies.encoders import encoder_of, salience_method_of
 from eocausal.studies.progress import Advance
 from eocausal.studies.workspace import Workspace
@@ -34,7 +34,6 @@ def explain(space: Workspace, progress: Advance) -> list[str]:
     With a cross-fitted encoder these are places of the trial: each has one network.
     """
     from eocausal.encoders.salience_files import write_salience
-    from eocausal.reports.plots import to_png
     from eocausal.reports.salience import salience_figure
 
     spec = space.study.estimate
@@ -56,8 +55,7 @@ def explain(space: Workspace, progress: Advance) -> list[str]:
     item = salience_figure(space.cube, found, neighborhoods=drawn)
     with atomic_path(space.part("salience")) as temporary:
         temporary.mkdir(parents=True)
-        (temporary / f"{item.name}.png").write_bytes(to_png(item.figure))
-        write_json(temporary / "figures.json", [{"name": item.name, "caption": item.caption}])
+        write_json(temporary / "figures.json", write_pictures(temporary, [item]))
     return ["salience", ".stages/parts/salience"]
 
 
