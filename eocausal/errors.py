@@ -33,6 +33,7 @@ __all__ = [
     "OneArmError",
     "OneClusterError",
     "OutcomeError",
+    "OverlapError",
     "PanelError",
     "SceneError",
     "StudyError",
@@ -225,6 +226,12 @@ class SupportError(EstimationError):
     """There is no overlap between where we learned and where we are asked to predict."""
 
     code = "EO502"
+
+
+class OverlapError(EstimationError):
+    """Units of one arm have no counterpart in the other: no number would mean anything."""
+
+    code = "EO503"
 
 
 class LeakageError(EocausalError):

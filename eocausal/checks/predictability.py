@@ -20,10 +20,10 @@ from eocausal.checks.balance import expand
 from eocausal.checks.positions import lon_lat
 from eocausal.contracts import codes, some
 from eocausal.errors import AlignmentError, EstimationError
+from eocausal.estimators.auc import fold_dependence, placements
 from eocausal.estimators.bases import PrincipalComponents
 from eocausal.estimators.inference import cluster_sums
 from eocausal.estimators.learners import feature_frame
-from eocausal.estimators.propensity import fold_dependence, placements
 from eocausal.folds import FoldRule, GroupFolds, RandomFolds, SpatialBlocks
 
 if TYPE_CHECKING:

@@ -148,7 +148,7 @@ def _write_map(effect_map: EffectMap, space: Workspace, resolution: float | None
 
 def rank(space: Workspace, progress: Advance) -> list[str]:
     """Ask whether images tell the arms apart, and whether they tell who gains more."""
-    from eocausal.estimators.propensity import treatment_auc
+    from eocausal.estimators.auc import treatment_auc
     from eocausal.estimators.ranking import AUTOC, Qini, rate_over_splits
 
     tables, spec, seed = space.tables, space.study.estimate, space.study.seed

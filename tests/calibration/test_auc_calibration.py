@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from eocausal.designs import Trial
-from eocausal.estimators.propensity import treatment_auc
+from eocausal.estimators.auc import treatment_auc
 from eocausal.folds import RandomFolds
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from eocausal.errors import (
 from eocausal.estimators.bases import ForestBasis, PrincipalComponents, RidgeBasis
 from eocausal.estimators.field import EVEN, POWERS, fit_field
 from eocausal.estimators.learners import EffectLearner, Places, feature_frame
-from eocausal.estimators.propensity import treatment_auc
+from eocausal.estimators.auc import treatment_auc
 from eocausal.estimators.ranking import rate_over_splits
 from eocausal.estimators.transport import transport
 from eocausal.folds import GroupFolds, RandomFolds
@@ -244,7 +244,7 @@ def test_auc_remembers_places_only_with_random_folds():
 
 
 def test_auc_and_its_error_by_brute_force():
-    from eocausal.estimators.propensity import placements
+    from eocausal.estimators.auc import placements
 
     rng = np.random.default_rng(1)
     score, treated = rng.integers(0, 6, 50).astype(float), rng.integers(0, 2, 50).astype(float)

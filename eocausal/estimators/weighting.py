@@ -1,0 +1,391 @@
+"""Effects of treatments that were placed, not drawn: weighting by the probability of treatment.
+
+:func:`weight` joins the decisions (score, models, folds, trimming, variance) and returns effects
+with influence values per unit, so that contrasts, tables and other variances need no refit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eocausal.effects import EffectEstimate, Influence, Status, VarianceRule
+from eocausal.errors import EstimationError, OverlapError
+from eocausal.estimators.arm_means import ArmMeans, Estimand
+from eocausal.estimators.inference import HC0
+from eocausal.estimators.logit import Logit
+from eocausal.estimators.observational import Observed, OutcomeModel, PropensityModel, observe
+from eocausal.estimators.overlap import ArmSupport, Overlap
+from eocausal.estimators.ridge import Ridge
+from eocausal.estimators.ridge_logit import RidgeLogit
+from eocausal.estimators.scores import AIPW, Nuisances, Score
+from eocausal.folds import FoldRule, RandomFolds, Splits, split
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from eocausal.estimators.trimming import Trimming
+
+__all__ = ["Weighted", "Weighting", "weight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """The decisions of an analysis by weighting.
+
+    Parameters
+    ----------
+    score
+        Estimator and population; default :class:`~eocausal.estimators.scores.AIPW`.
+    propensity
+        How probabilities of treatment are learned; default ridge logistic regression.
+    outcome_model
+        How outcomes are learned, where the score uses them; default ridge regression by arm.
+    folds
+        How units are dealt for cross-fitting. None: models predict the units they were fitted on,
+        which suits only unpenalised parametric models.
+    repeats
+        Times that units are dealt anew; the median is reported (Chernozhukov et al. 2018).
+    trim
+        What is done about extreme probabilities; default nothing.
+    overlap
+        When an estimate is refused.
+    vcov
+        How units depend on each other; default independent (HC0).
+    level
+        Level of intervals.
+    """
+
+    score: Score = field(default_factory=AIPW)
+    propensity: PropensityModel = field(default_factory=RidgeLogit)
+    outcome_model: OutcomeModel = field(default_factory=Ridge)
+    folds: FoldRule | None = field(default_factory=RandomFolds)
+    repeats: int = 1
+    trim: Trimming | None = None
+    overlap: Overlap = field(default_factory=Overlap)
+    vcov: VarianceRule = field(default_factory=HC0)
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or (self.folds is None and self.repeats > 1):
+            raise EstimationError(
+                f"{self.repeats} repeats"
+                + (" without folds." if self.folds is None else " give nothing."),
+                cause="A repeat deals the units to folds anew.",
+                next_step="Give folds, and at least one repeat.",
+            )
+
+    def fit(self, data: Observed, *, seed: int) -> Weighted:
+        """Estimate the mean outcome under each arm.
+
+        Parameters
+        ----------
+        data
+            The study; see :func:`~eocausal.estimators.observational.observe`.
+        seed
+            Of folds and models.
+
+        Raises
+        ------
+        OverlapError
+            If too few units speak for an arm.
+        FoldError, EstimationError
+        """
+        fits = [self._once(data, seed + 1_000_003 * r) for r in range(self.repeats)]
+        first = fits[0]
+        _refuse(self, first)
+        if self.repeats == 1:
+            return first
+        means = _median([fit.means for fit in fits], [fit.data.n for fit in fits])
+        return Weighted(
+            self, first.data, means, first.nuisances, first.splits, first.support, first.n_trimmed
+        )
+
+    def _once(self, data: Observed, seed: int) -> Weighted:
+        whole = data.n
+        splits = self._split(data, seed)
+        probability = self._propensity(data, splits, seed)
+        if self.trim is not None and probability is not None:
+            keep = self.trim.keep(probability)
+            if not keep.all():
+                data = data.subset(keep)
+                _refuse_lost_arm(data)
+                splits = self._split(data, seed)
+                probability = self._propensity(data, splits, seed)
+                assert probability is not None
+            probability = self.trim.apply(probability)
+        outcome = None
+        if self.score.needs_outcome:
+            outcome = self.outcome_model.cross_fit(
+                data.confounders, data.y, data.arm, splits, seed=seed
+            )
+        nuisances = Nuisances(probability, outcome, self._design(data, splits))
+        means = self.score.means(data, nuisances)
+        support = _support(data, means, probability, self.score.estimand)
+        return Weighted(self, data, means, nuisances, splits, support, whole - data.n)
+
+    def _split(self, data: Observed, seed: int) -> Splits:
+        folds = self.folds if self.score.needs_propensity or self.score.needs_outcome else None
+        return split(folds, data.units, seed=seed, stratum=data.arm.astype(float))
+
+    def _propensity(self, data: Observed, splits: Splits, seed: int) -> NDArray[np.float64] | None:
+        if not self.score.needs_propensity:
+            return None
+        found = self.propensity.cross_fit(data.confounders, data.arm, splits, seed=seed)
+        tiny = np.finfo(float).eps
+        return np.clip(found, tiny, 1 - tiny)
+
+    def _design(self, data: Observed, splits: Splits) -> NDArray[np.float64] | None:
+        if splits.crossed or self.trim is not None or not isinstance(self.propensity, Logit):
+            return None
+        return self.propensity.design(data.confounders)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighted:
+    """A fitted analysis by weighting.
+
+    Attributes
+    ----------
+    decisions
+        What was decided.
+    data
+        The units that were used (fewer than given where units were trimmed).
+    means
+        Mean outcome under each arm with influence values.
+    nuisances
+        Probabilities and predicted outcomes.
+    splits
+        Folds.
+    support
+        How many units speak for each arm.
+    n_trimmed
+        Units left out by trimming.
+    """
+
+    decisions: Weighting
+    data: Observed
+    means: ArmMeans
+    nuisances: Nuisances
+    splits: Splits
+    support: tuple[ArmSupport, ...]
+    n_trimmed: int
+
+    @property
+    def estimate(self) -> EffectEstimate:
+        """The effect of the first treatment against none."""
+        return self.effect(self.data.arms[1])
+
+    def effects(self) -> list[EffectEstimate]:
+        """Return the effect of every treatment against none."""
+        return [self.effect(arm) for arm in self.data.arms[1:]]
+
+    def effect(self, arm: str) -> EffectEstimate:
+        """Return the effect of one treatment against none."""
+        return self.contrast(arm, self.data.arms[0])
+
+    def contrast(self, a: str, b: str) -> EffectEstimate:
+        """Return the mean under ``a`` minus that under ``b``, with their covariance.
+
+        Raises
+        ------
+        EstimationError
+            If there is no such arm.
+        """
+        one, zero = (_at(self.data.arms, name) for name in (a, b))
+        value = float(self.means.value[one] - self.means.value[zero])
+        psi = self.means.influence[:, one] - self.means.influence[:, zero]
+        d, decided = self.data, self.decisions
+        warned = decided.overlap.warned([self.support[one], self.support[zero]])
+        notes = [
+            f"{s.n:,} units in arm {s.arm!r} weigh as much as {s.ess:,.0f} even ones."
+            for s in warned
+        ]
+        if self.n_trimmed:
+            notes.append(
+                f"{self.n_trimmed:,} of {self.n_trimmed + d.n:,} units were left out "
+                f"({decided.trim!r}): the effect is that of the rest."
+            )
+        return EffectEstimate.of(
+            value,
+            Influence(d.units.index, psi, psi),
+            estimand=str(decided.score.estimand) + (" of the kept" if self.n_trimmed else ""),
+            method=decided.score.name,
+            units=d.units,
+            vcov=decided.vcov,
+            level=decided.level,
+            status=Status.WARNED if warned else Status.OK,
+            note=" ".join(notes),
+            extra={
+                "treatment": a if len(d.arms) > 2 else d.treatment,
+                "outcome": d.outcome,
+                "n_treated": int((d.arm == one).sum()),
+                "ess_treated": self.support[one].ess,
+                "ess_control": self.support[zero].ess,
+                "n_trimmed": self.n_trimmed,
+            },
+        )
+
+    def scores(self, arm: str | None = None) -> NDArray[np.float64]:
+        """Return (n,) scores whose mean is the effect of a treatment against none."""
+        one = _at(self.data.arms, arm or self.data.arms[1])
+        effect = self.means.value[one] - self.means.value[0]
+        psi = self.means.influence[:, one] - self.means.influence[:, 0]
+        return np.asarray(effect + self.data.n * psi)
+
+    def __repr__(self) -> str:
+        arms = ", ".join(f"{s.arm}: {s.n} (ESS {s.ess:.0f})" for s in self.support)
+        return f"Weighted({self.decisions.score.name}, {self.data.n} units; {arms})"
+
+
+def _at(arms: Sequence[str], name: str) -> int:
+    if name not in arms:
+        raise EstimationError(
+            f"There is no arm {name!r}.",
+            cause=f"The arms are {', '.join(arms)}.",
+            next_step="Name one of these.",
+        )
+    return list(arms).index(name)
+
+
+def weight(
+    units: pd.DataFrame,
+    *,
+    treatment: str,
+    outcome: str,
+    covariates: Sequence[str] = (),
+    images: Mapping[str, pd.DataFrame | xr.DataArray] | None = None,
+    decisions: Weighting | None = None,
+    untreated: str | None = None,
+    start: str | None = None,
+    seed: int = 0,
+) -> Weighted:
+    """Estimate effects of a treatment that was placed according to what is measured.
+
+    It is assumed that, given covariates and images, who was treated is chance; that every unit
+    could have been in either arm; and that one unit's treatment does not touch another's outcome.
+
+    Parameters
+    ----------
+    units
+        One row per unit, unique index; with images a column ``neighborhood``, or the index, names
+        the place.
+    treatment, outcome, covariates
+        Columns.
+    images
+        Embeddings by name.
+    decisions
+        Score, models, folds, variance.
+    untreated
+        Value of ``treatment`` that means none.
+    start
+        ISO date, or a column of dates, when treatment began; images must be older.
+    seed
+        Of folds and models.
+
+    Raises
+    ------
+    OverlapError
+        If too few units speak for an arm.
+    LeakageError, AssignmentError, OneArmError, OutcomeError, EstimationError, FoldError
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=500)
+    >>> w = (rng.random(500) < 1 / (1 + np.exp(-x))).astype(int)
+    >>> table = pd.DataFrame({"x": x, "w": w, "y": 2.0 * w + x + rng.normal(size=500)})
+    >>> fitted = weight(table, treatment="w", outcome="y", covariates=["x"], seed=1)
+    >>> abs(fitted.estimate.estimate - 2) < 4 * fitted.estimate.std_error
+    True
+    """
+    data = observe(
+        units, treatment=treatment, outcome=outcome, covariates=covariates, images=images,
+        untreated=untreated, start=start,
+    )  # fmt: skip
+    return (decisions or Weighting()).fit(data, seed=seed)
+
+
+def _support(
+    data: Observed,
+    means: ArmMeans,
+    propensity: NDArray[np.float64] | None,
+    estimand: Estimand,
+) -> tuple[ArmSupport, ...]:
+    return tuple(
+        ArmSupport.of(
+            name,
+            means.weights[data.arm == k],
+            hardest=_hardest(data.arm, propensity, k, estimand),
+        )
+        for k, name in enumerate(data.arms)
+    )
+
+
+def _hardest(
+    arm: NDArray[np.int64], propensity: NDArray[np.float64] | None, k: int, estimand: Estimand
+) -> int | None:
+    """Count the arm's units among those as unlikely in it as a tenth of the population."""
+    if propensity is None or estimand is Estimand.ATO:
+        return None
+    population = arm == 1 if estimand is Estimand.ATT else np.ones(len(arm), dtype=bool)
+    if estimand is Estimand.ATT and k == 1:
+        return None
+    bound = np.quantile(propensity[population, k], 0.1)
+    return int(((arm == k) & (propensity[:, k] <= bound)).sum())
+
+
+def _refuse_lost_arm(data: Observed) -> None:
+    lost = [name for name, n in zip(data.arms, data.counts(), strict=True) if n < 2]
+    if lost:
+        raise OverlapError(
+            f"Trimming leaves fewer than two units in arm {lost[0]!r}.",
+            cause="Its units are those that could hardly have been in another arm.",
+            next_step="There is no overlap to estimate an effect from; compare other units.",
+        )
+
+
+def _refuse(decided: Weighting, fit: Weighted) -> None:
+    refused = decided.overlap.refused(fit.support)
+    if not refused:
+        return
+    worst = min(refused, key=lambda s: s.ess)
+    estimand = decided.score.estimand
+    others = {
+        Estimand.ATE: "the effect where both arms occur (ATO), that on the treated (ATT), or that "
+        "of the units that trimming keeps (Crump)",
+        Estimand.ATT: "the effect where both arms occur (ATO), or trim",
+        Estimand.ATO: "a comparison of fewer arms",
+    }[estimand]
+    raise OverlapError(
+        f"The {estimand} is refused: {worst.words()}.",
+        cause="Some units could hardly have been in that arm, and a few others would speak for "
+        "all of them; the standard error would not show it.",
+        next_step=f"Estimate {others}.",
+    )
+
+
+def _median(means: Sequence[ArmMeans], sizes: Sequence[int]) -> ArmMeans:
+    """Take the median over repeats of each effect, with its spread in the influence values."""
+    if len(set(sizes)) > 1:
+        raise EstimationError(
+            "Trimming kept different units in different repeats.",
+            cause="Their influence values cannot be joined.",
+            next_step="Use one repeat with trimming.",
+        )
+    value = np.stack([m.value - m.value[0] for m in means])
+    psi = np.stack([m.influence - m.influence[:, :1] for m in means])
+    centre = np.median(value, axis=0)
+    square = (psi**2).sum(axis=1)
+    wide = np.median(square + (value - centre) ** 2, axis=0)
+    out = np.zeros(psi.shape[1:])
+    for k in range(1, value.shape[1]):
+        r = int(np.abs(value[:, k] - centre[k]).argmin())
+        out[:, k] = psi[r, :, k] * np.sqrt(wide[k] / square[r, k])
+    return ArmMeans(centre, out, means[0].weights)
