@@ -323,6 +323,67 @@ def trial_command(
     _print_records(answer.records, as_json=as_json, notes=answer.notes)
 
 
+@app.command("weight")
+@_guarded
+def weight_command(
+    table: TableArgument,
+    treatment: Annotated[str, typer.Option(help="Column: 0 untreated, 1 treated, or names.")],
+    outcome: Annotated[str, typer.Option(help="Column with the outcome.")],
+    covariates: Annotated[str, typer.Option(help="Confounders: columns, separated by commas.")],
+    score: Annotated[
+        str, typer.Option(help="aipw, hajek, ato, att, ebal or cbps.", show_default=True)
+    ] = "aipw",
+    estimand: Annotated[
+        str | None, typer.Option(help="ate, att or ato, where the score leaves it open.")
+    ] = None,
+    propensity: Annotated[
+        str, typer.Option(help="ridge, boost, or logit (unpenalised maximum likelihood).")
+    ] = "ridge",
+    folds: Annotated[
+        str,
+        typer.Option(help="none, 5, group:COLUMN or blocks:100km. none: models see all units."),
+    ] = "5",
+    repeats: Annotated[int, typer.Option(min=1, help="Times folds are dealt anew.")] = 1,
+    trim: Annotated[
+        str | None, typer.Option(help="crump, 0.05 (leave out below it) or clip:0.01.")
+    ] = None,
+    untreated: Annotated[
+        str | None, typer.Option(help="Value of the treatment that means none.")
+    ] = None,
+    cluster: Annotated[str | None, typer.Option(help="Column to cluster by.")] = None,
+    conley: Annotated[
+        str | None, typer.Option(help="Cutoff of the spatial variance, e.g. 50km.")
+    ] = None,
+    lon: Annotated[str, typer.Option(help="Column in degrees.")] = "lon",
+    lat: Annotated[str, typer.Option(help="Column in degrees.")] = "lat",
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of intervals.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and models.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate the effect of a treatment that was placed, not drawn, from a table.
+
+    The textbook estimator, unpenalised: --score hajek --propensity logit --folds none.
+    """
+    from eocausal.estimators.inference import Clustered
+    from eocausal.estimators.weighting import Weighting
+    from eocausal.studies import weight_command as words
+
+    model, outcomes = words.parse_models(propensity)
+    decisions = Weighting(
+        words.parse_score(score, estimand), model, outcomes,
+        words.parse_folds(folds, lon=lon, lat=lat), repeats, words.parse_trim(trim), level=level,
+    )  # fmt: skip
+    rules = [Clustered(cluster)] if cluster is not None else []
+    if conley is not None:
+        rules.append(words.parse_conley(conley, lon=lon, lat=lat))
+    names = tuple(part.strip() for part in covariates.split(",") if part.strip())
+    asked = words.TableWeighting(treatment, outcome, names, untreated, tuple(rules), seed)
+    answer = words.weight_table(table, asked, decisions)
+    _print_records(answer.records, as_json=as_json, notes=answer.notes)
+    if answer.records[0]["status"] == "refused":
+        raise typer.Exit(FAILED_CHECK)
+
+
 @app.command("rank")
 @_guarded
 def rank_command(

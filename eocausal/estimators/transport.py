@@ -9,8 +9,9 @@ the image shows (Dahabreh et al. 2020).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["Support", "area_of_applicability", "transport"]
+__all__ = ["Support", "area_of_applicability", "mapped_effects", "transport"]
+
+ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +78,16 @@ def area_of_applicability(
         (t, k) scaled features of the target places.
     """
     square = (train**2).sum(axis=1)
-    gram = np.maximum(square[:, None] + square - 2 * train @ train.T, 0.0)
-    distance = np.sqrt(gram)
-    mean = distance.sum(axis=1) / max(len(train) - 1, 1)
-    typical = float(mean.mean()) or 1.0
-    own = np.full(len(train), np.nan)
-    for k in np.unique(fold):
-        others = fold != k
-        own[~others] = distance[np.ix_(~others, others)].min(axis=1) / typical
+    total, own = 0.0, np.full(len(train), np.nan)
+    for begin in range(0, len(train), ROWS):
+        rows = slice(begin, begin + ROWS)
+        gram = square[rows, None] + square - 2 * train[rows] @ train.T
+        distance = np.sqrt(np.maximum(gram, 0.0))
+        total += float(distance.sum())
+        distance[fold[rows, None] == fold] = np.inf
+        own[rows] = distance.min(axis=1)
+    typical = total / (len(train) * max(len(train) - 1, 1)) or 1.0
+    own /= typical
     low, high = np.quantile(own, [0.25, 0.75])
     threshold = min(high + 1.5 * (high - low), float(own.max()))
     nearest = cKDTree(train).query(target)[0] / typical
@@ -126,7 +131,6 @@ def transport(
     frame = frame.loc[[i for i in neighborhoods.index if i in frame.index]]
     z = frame.to_numpy()
     mean, root = predict_components(fitted.components, z)
-    sd = np.sqrt((root**2).sum(axis=1))
     support = area_of_applicability(
         fitted.support(fitted.data.z), _place_folds(fitted), fitted.support(z)
     )
@@ -137,9 +141,54 @@ def transport(
             f"{support.threshold:.2f}: other units, another sensor, or another kind of country.",
             next_step="Check that both embeddings come from the same encoder, bands and units.",
         )
-    critical = float(stats.norm.ppf(0.5 + fitted.learner.level / 2))
+    return mapped_effects(
+        neighborhoods,
+        frame.index,
+        mean,
+        root,
+        support,
+        in_study=fitted.data.labels,
+        estimand="CATE given the image",
+        method=f"DR-learner, {type(fitted.learner.basis).__name__}",
+        level=fitted.learner.level,
+        meta=fitted.describe(),
+    )
+
+
+def mapped_effects(
+    neighborhoods: gpd.GeoDataFrame,
+    labels: pd.Index,
+    mean: NDArray[np.float64],
+    root: NDArray[np.float64],
+    support: Support,
+    *,
+    in_study: pd.Index,
+    estimand: str,
+    method: str,
+    level: float,
+    meta: Mapping[str, Any],
+) -> EffectMap:
+    """Lay predicted effects over neighborhoods.
+
+    Parameters
+    ----------
+    neighborhoods
+        Where to draw them; those without a prediction get status ``no_image`` and no number.
+    labels
+        (m,) neighborhoods with a prediction.
+    mean, root
+        (m,) effects and the (m, r) root of their covariance.
+    support
+        How like the study's places these are.
+    in_study
+        Neighborhoods that the effects were learned from.
+    estimand, method, level, meta
+        As in the map.
+    """
+    sd = np.sqrt((root**2).sum(axis=1))
+    critical = float(stats.norm.ppf(0.5 + level / 2))
     table = neighborhoods.copy()
-    at = table.index.get_indexer(frame.index)
+    at = table.index.get_indexer(labels)
     columns = {
         "estimate": mean,
         "std_error": sd,
@@ -147,8 +196,8 @@ def transport(
         "ci_high": mean + critical * sd,
         "support": support.share,
     }
-    table["estimand"] = "CATE given the image"
-    table["method"] = f"DR-learner, {type(fitted.learner.basis).__name__}"
+    table["estimand"] = estimand
+    table["method"] = method
     for name, values in columns.items():
         full = np.full(len(table), np.nan)
         full[at] = values
@@ -156,11 +205,10 @@ def transport(
     status = np.full(len(table), str(Status.NO_IMAGE), dtype=object)
     status[at] = np.where(support.inside, str(Status.OK), str(Status.EXTRAPOLATED))
     table["status"] = status
-    table["in_trial"] = table.index.isin(fitted.data.labels)
+    table["in_trial"] = table.index.isin(in_study)
     whole = np.full((len(table), root.shape[1]), np.nan)
     whole[at] = root
-    meta = {**fitted.describe(), "threshold": support.threshold}
-    return EffectMap(table, fitted.learner.level, whole, meta)
+    return EffectMap(table, level, whole, {**meta, "threshold": support.threshold})
 
 
 def _place_folds(fitted: FittedEffects) -> NDArray[np.int64]:
