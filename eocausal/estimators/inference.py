@@ -1,41 +1,52 @@
-"""Variances from influence values: robust, clustered, Conley.
+"""Variances from influence values: robust, clustered one way or two.
 
 Every rule is a frozen dataclass with ``variance(influence, units)``. Influence values sum to the
 estimation error, so that a variance is a sum of products of the values of dependent units
-(METHODS D1, D7).
+(METHODS D1, D7). Rules over space are in :mod:`~eocausal.estimators.conley` and
+:mod:`~eocausal.estimators.bootstrap`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from eocausal.contracts import check_columns, codes
 from eocausal.effects import Influence, Variance
-from eocausal.errors import EstimationError, OneClusterError
+from eocausal.errors import OneClusterError
+from eocausal.estimators.conley import (
+    Bartlett,
+    Conley,
+    Kernel,
+    Projected,
+    Spherical,
+    Uniform,
+    conley_variance,
+)
+from eocausal.estimators.neighbours import EARTH_RADIUS_KM
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
 __all__ = [
+    "EARTH_RADIUS_KM",
     "HC0",
     "HC2",
     "Bartlett",
     "Clustered",
     "Conley",
     "Kernel",
+    "Projected",
     "Spherical",
+    "TwoWay",
     "Uniform",
+    "cluster_codes",
     "cluster_sums",
     "conley_variance",
 ]
-
-EARTH_RADIUS_KM = 6371.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,161 +92,82 @@ class Clustered:
         OneClusterError
             If there are fewer than two clusters.
         """
-        check_columns(units, [self.by], what="units table")
-        sums = cluster_sums(influence.raw, codes(units[self.by].loc[influence.labels], self.by))
-        n = sums.size
-        if n < 2:
-            raise OneClusterError(
-                f"There is one cluster of {self.by!r}.",
-                cause="With one cluster no variance can be estimated.",
-                next_step="Cluster by a finer column.",
-            )
-        note = ""
-        if n < 20:
-            note = f"Only {n} clusters of {self.by!r}: the interval may still be too short."
-        return Variance(float(n / (n - 1) * (sums @ sums)), n - 1, note)
+        found = _one_way(
+            influence.raw, cluster_codes(units.loc[influence.labels], self.by), self.by
+        )
+        return Variance(found.value, found.df, _few(int(found.df) + 1, self.by))
 
 
-class Kernel(Protocol):
-    """Weight of a pair of units as a function of distance over cutoff."""
+def cluster_codes(units: pd.DataFrame, by: str) -> NDArray[np.int64]:
+    """Give units the numbers 0..G-1 of their clusters, (n,).
 
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u = distance/cutoff in [0, 1]."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Spherical:
-    """1 - 1.5u + 0.5u³: positive semidefinite in up to three dimensions; the default."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        return 1 - 1.5 * u + 0.5 * u**3
+    Raises
+    ------
+    MissingColumnError, DesignError
+        If there is no such column, or a value is missing.
+    """
+    check_columns(units, [by], what="units table")
+    return codes(units[by], by)
 
 
-@dataclass(frozen=True, slots=True)
-class Bartlett:
-    """1 - u; not positive semidefinite in two dimensions, for replication."""
+def _one_way(values: NDArray[np.float64], cluster: NDArray[np.int64], what: str) -> Variance:
+    sums = cluster_sums(values, cluster)
+    n = sums.size
+    if n < 2:
+        raise OneClusterError(
+            f"There is one cluster of {what!r}.",
+            cause="With one cluster no variance can be estimated.",
+            next_step="Cluster by a finer column.",
+        )
+    return Variance(float(n / (n - 1) * (sums @ sums)), n - 1)
 
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        return 1 - u
+
+def _few(n: int, by: str) -> str:
+    if n >= 20:
+        return ""
+    return f"Only {n} clusters of {by!r}: the interval may still be too short."
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
-    """1 within the cutoff; not positive semidefinite, for replication."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        return np.ones_like(u)
-
-
-SPHERICAL = Spherical()
-
-
-def conley_variance(
-    psi: NDArray[np.float64],
-    lon: NDArray[np.float64],
-    lat: NDArray[np.float64],
-    km: float,
-    kernel: Kernel = SPHERICAL,
-    radius_km: float = EARTH_RADIUS_KM,
-) -> NDArray[np.float64]:
-    """Compute ΣᵢΣⱼ K(dᵢⱼ/c) ψᵢψⱼᵀ over pairs of units within ``km`` (Conley 1999).
-
-    Values at one location are summed first; pairs are found with a k-d tree on unit vectors, so
-    that the work grows with the number of neighbours and not with n².
+class TwoWay:
+    """Units that share either of two groups depend on each other, e.g. district and year.
 
     Parameters
     ----------
-    psi
-        (n,) or (n, K) influence values.
-    lon, lat
-        (n,) degrees.
-    km
-        Cutoff in kilometres along the great circle.
-
-    Returns
-    -------
-    (K, K) variance matrix ((1, 1) for a vector).
-    """
-    psi = psi.reshape(len(lon), -1)
-    places, at = np.unique(np.stack([lon, lat], axis=1), axis=0, return_inverse=True)
-    at = at.reshape(-1)
-    sums = np.stack([cluster_sums(column, at) for column in psi.T], axis=1)
-    rad = np.deg2rad(places)
-    xyz = np.stack(
-        [np.cos(rad[:, 1]) * np.cos(rad[:, 0]), np.cos(rad[:, 1]) * np.sin(rad[:, 0]),
-         np.sin(rad[:, 1])], axis=1,
-    )  # fmt: skip
-    angle = min(km / radius_km, math.pi)
-    tree = cKDTree(xyz)
-    total: NDArray[np.float64] = np.asarray(sums.T @ sums, dtype=float)
-    for first, chunk in _pairs(tree, 2 * math.sin(angle / 2) * (1 + 1e-12)):
-        chord = np.linalg.norm(xyz[first] - xyz[chunk], axis=1)
-        distance = radius_km * 2 * np.arcsin(np.clip(chord / 2, 0, 1))
-        weight = kernel.weight(np.minimum(distance / km, 1.0))
-        cross = (weight[:, None] * sums[first]).T @ sums[chunk]
-        total += cross + cross.T
-    return total
-
-
-def _pairs(tree: cKDTree, chord: float) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    pairs = tree.query_pairs(chord, output_type="ndarray")
-    step = 2_000_000
-    return [(pairs[i : i + step, 0], pairs[i : i + step, 1]) for i in range(0, len(pairs), step)]
-
-
-@dataclass(frozen=True, slots=True)
-class Conley:
-    """Units closer than ``km`` depend on each other, less so with distance (Conley 1999).
-
-    Parameters
-    ----------
-    km
-        Cutoff in kilometres along the great circle.
-    lon, lat
-        Columns in degrees.
-    kernel
-        :class:`Spherical` (default, always gives a variance >= 0), :class:`Bartlett` or
-        :class:`Uniform`.
+    a, b
+        Columns of the units table.
     """
 
-    km: float
-    lon: str = "lon"
-    lat: str = "lat"
-    kernel: Kernel = SPHERICAL
-
-    def __post_init__(self) -> None:
-        if not self.km > 0:
-            raise EstimationError(
-                f"A Conley cutoff of {self.km} km is not a length.",
-                cause="Pairs closer than the cutoff are summed.",
-                next_step="Give a positive distance, e.g. Conley(km=50).",
-            )
+    a: str
+    b: str
 
     def variance(self, influence: Influence, units: pd.DataFrame) -> Variance:
-        """Return ΣΣ K(d/c) ψᵢψⱼ; a negative value is reported and gives no standard error.
+        """Return V_a + V_b - V_ab, or V_a or V_b where that is larger.
 
-        The leverage-corrected influence values are used, so that with a cutoff shorter than any
-        distance the variance is HC2.
+        Each term is that of :class:`Clustered`, V_ab over the groups that share both (Cameron,
+        Gelbach & Miller 2011, Journal of Business & Economic Statistics 29:238). The sum can be
+        smaller than one-way variances, and negative; the largest of the three is always positive
+        (MacKinnon, Nielsen & Webb 2024, arXiv 2406.08880). Degrees of freedom are those of the
+        column with fewer clusters.
+
+        Raises
+        ------
+        OneClusterError
+            If a column has fewer than two clusters.
         """
-        check_columns(units, [self.lon, self.lat], what="units table")
-        here = units.loc[influence.labels, [self.lon, self.lat]].to_numpy(float)
-        if not np.isfinite(here).all():
-            raise EstimationError(
-                "Some units have no finite longitude or latitude.",
-                cause="Their distance to others is unknown.",
-                next_step="Complete the coordinates or use another variance.",
+        here = units.loc[influence.labels]
+        first, second = (cluster_codes(here, by) for by in (self.a, self.b))
+        both = np.unique(first * (second.max() + 1) + second, return_inverse=True)[1].reshape(-1)
+        one = _one_way(influence.raw, first, self.a)
+        two = _one_way(influence.raw, second, self.b)
+        shared = _one_way(influence.raw, both, f"{self.a} x {self.b}")
+        joint = one.value + two.value - shared.value
+        largest = max(joint, one.value, two.value)
+        notes = [_few(int(v.df) + 1, by) for v, by in ((one, self.a), (two, self.b))]
+        if largest > joint:
+            by = self.a if largest == one.value else self.b
+            notes.append(
+                f"The variance by {self.a!r} and {self.b!r} was smaller than that by {by!r} "
+                "alone, which is used."
             )
-        value = float(
-            conley_variance(influence.hc2, here[:, 0], here[:, 1], self.km, self.kernel)[0, 0]
-        )
-        note = ""
-        if value <= 0:
-            note = (
-                f"The Conley variance at {self.km:g} km is not positive ({value:.3g}): this "
-                "kernel is not positive semidefinite in two dimensions; use Spherical()."
-            )
-        return Variance(value, influence.df, note)
+        return Variance(largest, min(one.df, two.df), " ".join(note for note in notes if note))

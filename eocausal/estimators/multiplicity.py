@@ -1,0 +1,293 @@
+"""Many effects at once: intervals that all hold together, and the share of false discoveries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from eocausal.effects import EffectEstimate, Influence, Status, VarianceRule, pool
+from eocausal.errors import EstimationError
+from eocausal.estimators.conley import Conley, places_of
+from eocausal.estimators.inference import HC0, HC2, Clustered, cluster_codes
+from eocausal.estimators.neighbours import kernel_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Simultaneous", "benjamini_hochberg", "joint_covariance", "simultaneous"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Simultaneous:
+    """Estimates with intervals that hold together.
+
+    Attributes
+    ----------
+    estimates
+        All estimates given, in their order.
+    critical
+        Standard errors on either side of each estimate.
+    joint
+        (K,) True for the estimates that share the level; refused ones do not.
+    p_joint
+        (K,) probability that the largest of the t-statistics of no effect at all is as large as
+        this one; NaN where ``joint`` is False.
+    level
+        Joint level.
+    """
+
+    estimates: tuple[EffectEstimate, ...]
+    critical: float
+    joint: NDArray[np.bool_]
+    p_joint: NDArray[np.float64]
+    level: float
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the record of each estimate with its joint interval and p- and q-values.
+
+        Beside the columns of :meth:`EffectEstimate.record`: ``joint_low``, ``joint_high``,
+        ``p_joint``, and ``q_value`` of :func:`benjamini_hochberg`.
+        """
+        kept = np.array([e.p_value for e in self.estimates], dtype=float)
+        q = benjamini_hochberg(np.where(self.joint, kept, np.nan))
+        rows = []
+        for k, item in enumerate(self.estimates):
+            half = self.critical * item.std_error if self.joint[k] else math.nan
+            rows.append(
+                {
+                    **item.record(),
+                    "joint_low": item.estimate - half,
+                    "joint_high": item.estimate + half,
+                    "p_joint": float(self.p_joint[k]),
+                    "q_value": float(q[k]),
+                }
+            )
+        return rows
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per estimate."""
+        return pd.DataFrame(self.records())
+
+    def summary(self) -> str:
+        """Say how many effects are told from none."""
+        found = int((self.p_joint[self.joint] < 1 - self.level).sum())
+        out = len(self.estimates) - int(self.joint.sum())
+        text = (
+            f"{found} of {int(self.joint.sum())} effects differ from none with intervals that all "
+            f"hold together at {self.level:.0%} (±{self.critical:.2f} standard errors)."
+        )
+        return text + (f" {out} refused and left out." if out else "")
+
+
+def simultaneous(
+    estimates: Sequence[EffectEstimate],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    draws: int = 20_000,
+) -> Simultaneous:
+    """Widen intervals until all of them hold at once with probability ``level``.
+
+    The largest |t| is simulated from the normal distribution with the covariance of the estimates
+    (max-t; Montiel Olea & Plagborg-Møller 2019, Journal of Applied Econometrics 34:1; for
+    influence values Belloni et al. 2018), divided by a common χ with the smallest degrees of
+    freedom. The covariance comes from the joint influence values under the variance rule of the
+    estimates, so that effects that share controls or neighbours cost less than independent ones.
+
+    Parameters
+    ----------
+    estimates
+        Effects on units matched by label, as in :func:`~eocausal.effects.difference`, under one
+        variance rule. Refused ones and such without a standard error are carried along and count
+        for nothing.
+    level
+        Joint level.
+    seed
+        Of the draws.
+    draws
+        Number of draws.
+
+    Raises
+    ------
+    EstimationError
+        If no estimate can be used, or variance rules differ.
+    AlignmentError
+        If units are numbered 0, 1, 2, ... but are not the same.
+    """
+    if not 0 < level < 1:
+        raise EstimationError(
+            f"{level} is no level.",
+            cause="It is the probability that all intervals hold.",
+            next_step="Give a number between 0 and 1, e.g. 0.95.",
+        )
+    joint = np.array([e.status is not Status.REFUSED and e.std_error > 0 for e in estimates])
+    used = [e for e, use in zip(estimates, joint, strict=True) if use]
+    if not used:
+        raise EstimationError(
+            f"None of {len(estimates)} estimates can be used.",
+            cause="Each is refused or has no standard error above zero.",
+            next_step="Look at their notes.",
+        )
+    rule = used[0].vcov
+    other = next((e.vcov for e in used if e.vcov != rule), None)
+    if other is not None:
+        raise EstimationError(
+            f"The estimates have the variances {rule!r} and {other!r}.",
+            cause="Their covariance is only known under a common one.",
+            next_step="Give them one with with_vcov().",
+        )
+    covariance = joint_covariance_of(used)
+    df = min(e.df for e in used)
+    largest = _largest(covariance, df, draws, np.random.default_rng(seed))
+    t = np.array([abs(e.estimate) / e.std_error for e in used])
+    p = np.full(len(joint), np.nan)
+    p[joint] = 1 - np.searchsorted(largest, t) / len(largest)
+    critical = float(np.quantile(largest, level))
+    alone = float(stats.t.ppf(0.5 + level / 2, df))
+    return Simultaneous(tuple(estimates), max(critical, alone), joint, p, level)
+
+
+def _largest(
+    covariance: NDArray[np.float64], df: float, draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw the largest |t|, sorted."""
+    scale = np.sqrt(np.diag(covariance))
+    value, vector = np.linalg.eigh(covariance / np.outer(scale, scale))
+    root = vector * np.sqrt(np.maximum(value, 0.0))
+    root /= np.sqrt((root**2).sum(axis=1))[:, None]
+    z = np.abs(rng.standard_normal((draws, len(scale))) @ root.T).max(axis=1)
+    if math.isfinite(df):
+        z /= np.sqrt(rng.chisquare(df, draws) / df)
+    return np.sort(z)
+
+
+def joint_covariance_of(estimates: Sequence[EffectEstimate]) -> NDArray[np.float64]:
+    """Covariance of estimates under the variance rule of the first, units matched by label.
+
+    Returns
+    -------
+    (K, K).
+    """
+    merged = pool(estimates, weights=[1.0] * len(estimates))
+    labels = merged.influence.labels
+    raw, hc2 = np.zeros((2, len(labels), len(estimates)))
+    for k, item in enumerate(estimates):
+        at = labels.get_indexer(item.influence.labels)
+        raw[at, k], hc2[at, k] = item.influence.raw, item.influence.hc2
+    return joint_covariance(estimates[0].vcov, raw, hc2, merged.units.loc[labels])
+
+
+@singledispatch
+def joint_covariance(
+    rule: VarianceRule,
+    raw: NDArray[np.float64],
+    hc2: NDArray[np.float64],
+    units: pd.DataFrame,
+) -> NDArray[np.float64]:
+    """Covariance matrix of K estimates under a variance rule.
+
+    For rules that this function does not know, Cov(a, b) = (V(a + b) - V(a - b)) / 4.
+
+    Parameters
+    ----------
+    rule
+        How units depend on each other.
+    raw, hc2
+        (n, K) influence values; see :class:`~eocausal.effects.Influence`.
+    units
+        The n units.
+
+    Returns
+    -------
+    (K, K).
+    """
+    k = raw.shape[1]
+
+    def value(weights: NDArray[np.float64]) -> float:
+        return rule.variance(Influence(units.index, raw @ weights, hc2 @ weights), units).value
+
+    one = np.eye(k)
+    out = np.diag([value(one[i]) for i in range(k)])
+    for i in range(k):
+        for j in range(i):
+            plus, minus = value(one[i] + one[j]), value(one[i] - one[j])
+            out[i, j] = out[j, i] = (plus - minus) / 4
+    return out
+
+
+@joint_covariance.register
+def _hc0(
+    rule: HC0, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
+) -> NDArray[np.float64]:
+    return np.asarray(raw.T @ raw)
+
+
+@joint_covariance.register
+def _hc2(
+    rule: HC2, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
+) -> NDArray[np.float64]:
+    return np.asarray(hc2.T @ hc2)
+
+
+@joint_covariance.register
+def _clustered(
+    rule: Clustered, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
+) -> NDArray[np.float64]:
+    code = cluster_codes(units, rule.by)
+    sums = np.stack([np.bincount(code, column) for column in raw.T], axis=1)
+    return np.asarray(sums.T @ sums)
+
+
+@joint_covariance.register
+def _conley(
+    rule: Conley, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
+) -> NDArray[np.float64]:
+    places = places_of(units, rule.lon, rule.lat, rule.projected)
+    sums = places.sums(hc2)
+    total = sums.T @ kernel_sums(places, rule.km, rule.kernel, sums).plain
+    return np.asarray((total + total.T) / 2)
+
+
+def benjamini_hochberg(
+    p_values: Sequence[float] | NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Turn p-values into q-values: the false discovery rate at which each would be reported.
+
+    q₍ᵢ₎ = min_{j ≥ i} m p₍ⱼ₎ / j over the m finite p-values (Benjamini & Hochberg 1995, JRSS B
+    57:289; valid for independent and positively dependent tests).
+
+    Parameters
+    ----------
+    p_values
+        (K,) in [0, 1]; NaN for what was not tested, which stays NaN and is not counted.
+
+    Returns
+    -------
+    (K,) q-values, in the order given and never smaller than the p-values.
+
+    Raises
+    ------
+    EstimationError
+        If a value is not in [0, 1].
+    """
+    p = np.asarray(p_values, dtype=float)
+    tested = ~np.isnan(p)
+    if not ((p[tested] >= 0) & (p[tested] <= 1)).all():
+        raise EstimationError(
+            "Some p-values are not in [0, 1].",
+            cause="They are not probabilities.",
+            next_step="Give p-values, and NaN for what was not tested.",
+        )
+    order = np.flatnonzero(tested)[np.argsort(p[tested], kind="stable")]
+    m = len(order)
+    q = np.full(p.shape, np.nan)
+    raised = p[order] * m / np.arange(1, m + 1)
+    q[order] = np.minimum(np.minimum.accumulate(raised[::-1])[::-1], 1.0)
+    return q
