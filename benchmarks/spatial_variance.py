@@ -82,13 +82,17 @@ def logit(design: np.ndarray, w: np.ndarray, penalty: float = 1e-3) -> np.ndarra
     return beta
 
 
-def replicate(number: int, *, config: ClusteredAidConfig, seed: int) -> dict[str, float]:
+def replicate(
+    number: int, *, config: ClusteredAidConfig, seed: int, only: tuple[str, ...] = ()
+) -> dict[str, float]:
     """Draw the world once; return the error and each rule's standard error and coverage."""
     drawn = simulate_clustered_aid(config, np.random.default_rng([seed, number]))
     value, psi = aipw(drawn.units, seed=number)
     influence = Influence(drawn.units.index, psi, psi)
     row = {"error": value - drawn.ate}
     for name, rule in rules(config.range_km).items():
+        if only and name not in only:
+            continue
         found = rule.variance(influence, drawn.units)
         se, critical = math.sqrt(found.value), float(stats.t.ppf(0.975, found.df))
         row |= {f"{name}|se": se, f"{name}|critical": critical}
@@ -104,7 +108,7 @@ def run(replications: int, config: ClusteredAidConfig, *, seed: int, workers: in
 
 
 def target(name: str) -> str:
-    """What the coverage of a rule is to be."""
+    """Say what the coverage of a rule is to be."""
     if name == "independent":
         return "< 0.85"
     return "" if "textbook" in name or name.endswith("1x") else "0.93-0.97"

@@ -3,7 +3,7 @@
 The kernel loses what correlation it weighs down, and influence values that sum to zero lose what
 all units share. The second is corrected, and the interval widened for the few independent patches
 that the variance is estimated from, by a reference process (see :func:`patches`). The first is a
-choice: take a cutoff of about twice the distance at which dependence ends.
+choice: take a cutoff of two or three times the distance at which dependence ends.
 """
 
 from __future__ import annotations
@@ -244,8 +244,8 @@ class Conley:
     Parameters
     ----------
     km
-        Cutoff in kilometres: about twice the distance at which dependence ends, since the kernel
-        weighs far pairs down. Look at several (:func:`conley_by_cutoff`).
+        Cutoff in kilometres: two or three times the distance at which dependence ends, since the
+        kernel weighs far pairs down. Look at several (:func:`conley_by_cutoff`).
     lon, lat
         Columns in degrees; distance is along the great circle.
     kernel

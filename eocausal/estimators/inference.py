@@ -146,7 +146,7 @@ class TwoWay:
 
         Each term is that of :class:`Clustered`, V_ab over the groups that share both (Cameron,
         Gelbach & Miller 2011, Journal of Business & Economic Statistics 29:238). The sum can be
-        smaller than one-way variances, and negative; the largest of the three is always positive
+        smaller than one-way variances, and negative; the largest of the three cannot be
         (MacKinnon, Nielsen & Webb 2024, arXiv 2406.08880). Degrees of freedom are those of the
         column with fewer clusters.
 

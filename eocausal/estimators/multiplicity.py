@@ -21,7 +21,13 @@ from eocausal.estimators.neighbours import kernel_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Simultaneous", "benjamini_hochberg", "joint_covariance", "simultaneous"]
+__all__ = [
+    "Simultaneous",
+    "benjamini_hochberg",
+    "joint_covariance",
+    "joint_covariance_of",
+    "simultaneous",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +154,7 @@ def simultaneous(
     largest = _largest(covariance, df, draws, np.random.default_rng(seed))
     t = np.array([abs(e.estimate) / e.std_error for e in used])
     p = np.full(len(joint), np.nan)
-    p[joint] = 1 - np.searchsorted(largest, t) / len(largest)
+    p[joint] = (1 + len(largest) - np.searchsorted(largest, t)) / (1 + len(largest))
     critical = float(np.quantile(largest, level))
     alone = float(stats.t.ppf(0.5 + level / 2, df))
     return Simultaneous(tuple(estimates), max(critical, alone), joint, p, level)
@@ -222,21 +228,21 @@ def joint_covariance(
     return out
 
 
-@joint_covariance.register
+@joint_covariance.register(HC0)
 def _hc0(
     rule: HC0, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
 ) -> NDArray[np.float64]:
     return np.asarray(raw.T @ raw)
 
 
-@joint_covariance.register
+@joint_covariance.register(HC2)
 def _hc2(
     rule: HC2, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
 ) -> NDArray[np.float64]:
     return np.asarray(hc2.T @ hc2)
 
 
-@joint_covariance.register
+@joint_covariance.register(Clustered)
 def _clustered(
     rule: Clustered, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
 ) -> NDArray[np.float64]:
@@ -245,7 +251,7 @@ def _clustered(
     return np.asarray(sums.T @ sums)
 
 
-@joint_covariance.register
+@joint_covariance.register(Conley)
 def _conley(
     rule: Conley, raw: NDArray[np.float64], hc2: NDArray[np.float64], units: pd.DataFrame
 ) -> NDArray[np.float64]:

@@ -118,10 +118,10 @@ def disc_field(points: Float64, range_km: float, rng: np.random.Generator) -> Fl
     -------
     (n,) values.
     """
-    step = range_km / 12
+    step = range_km / 8
     low = points.min(axis=0) - range_km
     shape = np.ceil((points.max(axis=0) + range_km - low) / step).astype(int) + 1
-    reach = np.arange(-6, 7) * step
+    reach = np.arange(-4, 5) * step
     disc = (reach[:, None] ** 2 + reach**2 <= (range_km / 2) ** 2).astype(float)
     disc /= math.sqrt(float((disc**2).sum()))
     size = tuple(int(s) for s in shape)
