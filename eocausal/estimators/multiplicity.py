@@ -14,6 +14,7 @@ from scipy import stats
 
 from eocausal.effects import EffectEstimate, Influence, Status, VarianceRule, pool
 from eocausal.errors import EstimationError
+from eocausal.estimators.bootstrap import SpatialBootstrap, on_equal_area, random_blocks
 from eocausal.estimators.conley import Conley, places_of
 from eocausal.estimators.inference import HC0, HC2, Clustered, cluster_codes
 from eocausal.estimators.neighbours import kernel_sums
@@ -259,6 +260,24 @@ def _conley(
     sums = places.sums(hc2)
     total = sums.T @ kernel_sums(places, rule.km, rule.kernel, sums).plain
     return np.asarray((total + total.T) / 2)
+
+
+@joint_covariance.register(SpatialBootstrap)
+def _blocks(
+    rule: SpatialBootstrap,
+    raw: NDArray[np.float64],
+    hc2: NDArray[np.float64],
+    units: pd.DataFrame,
+) -> NDArray[np.float64]:
+    places = places_of(units, rule.lon, rule.lat, rule.projected)
+    values, plane = places.sums(hc2), on_equal_area(places)
+    rng = np.random.default_rng(rule.seed)
+    total = np.zeros((hc2.shape[1], hc2.shape[1]))
+    for _ in range(rule.origins):
+        block = random_blocks(plane, rule.km, rng)
+        sums = np.stack([np.bincount(block, column) for column in values.T], axis=1)
+        total += sums.T @ sums / rule.origins
+    return total
 
 
 def benjamini_hochberg(

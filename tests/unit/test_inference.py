@@ -293,6 +293,13 @@ def sum_rows(share, psi, points, km):
     return np.mean(values)
 
 
+def test_blocks_of_single_units_have_as_many_degrees_of_freedom(units):
+    rng = np.random.default_rng(7)
+    apart = units.assign(lon=rng.uniform(0, 40, 500), lat=rng.uniform(-20, 20, 500))
+    found = SpatialBootstrap(0.5).variance(influence(apart, rng.normal(size=500)), apart)
+    assert 400 < found.df < 620
+
+
 def test_what_blocks_keep_is_the_mean_of_their_draws():
     rng = np.random.default_rng(6)
     sums, size = rng.normal(size=12), rng.integers(1, 40, 12).astype(float)

@@ -1,15 +1,16 @@
 """Intervals that hold together, and q-values."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from eocausal.effects import EffectEstimate, Influence, Status
+from eocausal.effects import EffectEstimate, Influence, Status, Variance
 from eocausal.errors import AlignmentError, EstimationError
+from eocausal.estimators.bootstrap import SpatialBootstrap
 from eocausal.estimators.conley import Conley
 from eocausal.estimators.inference import HC0, HC2, Clustered, TwoWay
 from eocausal.estimators.multiplicity import (
@@ -68,6 +69,23 @@ def test_copies_cost_nothing(units):
     assert found.critical == pytest.approx(stats.norm.ppf(0.975), abs=0.03)
 
 
+def test_covariances_that_no_normal_distribution_has(units):
+    """Three estimates cannot all be correlated by -0.9: what can be drawn stays standardised."""
+    rule = Opposed()
+    items = estimates_of(np.eye(N)[:, :3], units, rule)
+    found = simultaneous(items, seed=1, draws=100_000)
+    assert 2.3 < found.critical < stats.norm.ppf(1 - (1 - 0.95 ** (1 / 3)) / 2)
+
+
+@dataclass(frozen=True)
+class Opposed:
+    """Units of either of the first three rows have variance 1 and correlations of -0.9."""
+
+    def variance(self, influence, units):
+        psi = influence.raw[:3]
+        return Variance(float(psi @ (1.9 * np.eye(3) - 0.9) @ psi))
+
+
 def test_few_degrees_of_freedom_widen(units):
     psi = orthogonal(5)
     many = simultaneous(estimates_of(psi, units), seed=1).critical
@@ -97,7 +115,7 @@ def test_records_and_summary(units):
 def test_refused_estimates_are_carried_along_and_count_for_nothing(units):
     psi = orthogonal(6)
     items = estimates_of(psi, units, values=np.arange(6.0))
-    refused = replace(items[2], status=Status.REFUSED, std_error=math.nan)
+    refused = replace(items[2], status=Status.REFUSED)
     found = simultaneous([*items[:2], refused, *items[3:]], seed=1)
     without = simultaneous([*items[:2], *items[3:]], seed=1)
     assert found.critical == without.critical
@@ -149,6 +167,16 @@ def test_covariances_equal_those_of_sums_and_differences(units, rule):
     factor = slow[0, 0] / found[0, 0]
     assert factor == pytest.approx(40 / 39 if isinstance(rule, Clustered) else 1.0)
     np.testing.assert_allclose(found * factor, slow, atol=1e-9 * np.abs(slow).max())
+
+
+def test_covariance_of_blocks(units):
+    """Origins differ between the two ways, and so do the results, a little."""
+    rng = np.random.default_rng(9)
+    raw = rng.normal(size=(N, 2)) @ np.array([[1.0, 0.7], [0.0, 1.0]])
+    rule = SpatialBootstrap(20, origins=600, repetitions=1200)
+    found = joint_covariance(rule, raw, raw, units)
+    slow = joint_covariance.dispatch(object)(rule, raw, raw, units)
+    np.testing.assert_allclose(found, slow, rtol=0.06)
 
 
 def test_any_variance_rule_will_do(units):
