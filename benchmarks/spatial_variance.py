@@ -1,6 +1,6 @@
 """Coverage of 95 % intervals where aid goes to whole regions and neighbours share their errors.
 
-python benchmarks/spatial_variance.py [--replications 600] [--seed 0] [--workers 2] [--scale]
+python benchmarks/spatial_variance.py [--replications 500] [--seed 0] [--workers 2] [--scale]
 
 Each replication draws the world, estimates the effect by cross-fitted AIPW (whole regions to
 folds) and asks whether the interval of each variance holds the truth. SE/SD is the root mean
@@ -22,8 +22,9 @@ from scipy import stats
 from eocausal.effects import Influence
 from eocausal.estimators.aipw import aipw_ate
 from eocausal.estimators.bootstrap import SpatialBootstrap
-from eocausal.estimators.conley import Conley, Wendland
+from eocausal.estimators.conley import Conley
 from eocausal.estimators.inference import HC0, Clustered
+from eocausal.estimators.kernels import Wendland
 from eocausal.folds import fold_groups
 from eocausal.simulate.clustered_aid import ClusteredAidConfig, simulate_clustered_aid
 
@@ -134,7 +135,7 @@ def scale() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replications", type=int, default=600)
+    parser.add_argument("--replications", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scale", action="store_true")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,21 +19,17 @@ import pandas as pd
 from eocausal.contracts import check_columns
 from eocausal.effects import EffectEstimate, Influence, Variance
 from eocausal.errors import EstimationError
-from eocausal.estimators.neighbours import EARTH_RADIUS_KM, Places, kernel_sums
+from eocausal.estimators.kernels import SPHERICAL, Kernel
+from eocausal.estimators.neighbours import Places, kernel_sums
+from eocausal.folds import EARTH_RADIUS_KM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "SPHERICAL",
-    "Bartlett",
     "Conley",
-    "Kernel",
     "Patches",
     "Projected",
-    "Spherical",
-    "Uniform",
-    "Wendland",
     "conley_by_cutoff",
     "conley_variance",
     "patches",
@@ -41,60 +37,6 @@ __all__ = [
 ]
 
 FEW_PATCHES = 8.0
-
-
-class Kernel(Protocol):
-    """Weight of a pair of units as a function of distance over cutoff."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u = distance/cutoff in [0, 1]."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Spherical:
-    """1 - 1.5u + 0.5u³: positive semidefinite in up to three dimensions; the default."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        return 1 - u * (1.5 - 0.5 * (u * u))
-
-
-@dataclass(frozen=True, slots=True)
-class Wendland:
-    """(1 - u)⁴(4u + 1): positive semidefinite in up to three dimensions, and flat at u = 0.
-
-    Near units keep almost their whole weight, so that less correlation is lost, at a cutoff about
-    1.5 times that of :class:`Spherical` (Wendland 1995, Advances in Computational Mathematics
-    4:389).
-    """
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        left = 1 - u
-        left *= left
-        return left * left * (4 * u + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Bartlett:
-    """1 - u; not positive semidefinite in two dimensions, for replication."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        return 1 - u
-
-
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """1 within the cutoff; not positive semidefinite, for replication."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u in [0, 1]."""
-        return np.ones_like(u)
-
-
-SPHERICAL = Spherical()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,9 @@ import numpy as np
 from eocausal.contracts import check_columns, codes
 from eocausal.effects import Influence, Variance
 from eocausal.errors import OneClusterError
-from eocausal.estimators.conley import (
-    Bartlett,
-    Conley,
-    Kernel,
-    Projected,
-    Spherical,
-    Uniform,
-    conley_variance,
-)
-from eocausal.estimators.neighbours import EARTH_RADIUS_KM
+from eocausal.estimators.conley import Conley, Projected, conley_variance
+from eocausal.estimators.kernels import Bartlett, Kernel, Spherical, Uniform, Wendland
+from eocausal.folds import EARTH_RADIUS_KM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +36,7 @@ __all__ = [
     "Spherical",
     "TwoWay",
     "Uniform",
+    "Wendland",
     "cluster_codes",
     "cluster_sums",
     "conley_variance",

@@ -9,28 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from eocausal.folds import EARTH_RADIUS_KM
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EARTH_RADIUS_KM", "KernelSums", "Places", "Weights", "kernel_sums"]
+    from eocausal.estimators.kernels import Kernel
 
-EARTH_RADIUS_KM = 6371.0
+__all__ = ["KernelSums", "Places", "kernel_sums"]
+
 LEAF = 64
 COLUMNS = 1024
 EDGE = 1 + 1e-12
-
-
-class Weights(Protocol):
-    """Weight of a pair of places as a function of distance over cutoff."""
-
-    def weight(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return weights for u = distance/cutoff in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +110,7 @@ class KernelSums:
 def kernel_sums(
     places: Places,
     km: float,
-    kernel: Weights,
+    kernel: Kernel,
     values: NDArray[np.float64],
     for_squares: NDArray[np.float64] | None = None,
 ) -> KernelSums:

@@ -18,17 +18,14 @@ from eocausal.estimators.bootstrap import (
     random_blocks,
 )
 from eocausal.estimators.conley import (
-    Bartlett,
     Conley,
     Projected,
-    Spherical,
-    Uniform,
-    Wendland,
     conley_by_cutoff,
     conley_variance,
     patches,
 )
 from eocausal.estimators.inference import Clustered, TwoWay
+from eocausal.estimators.kernels import Bartlett, Spherical, Uniform, Wendland
 from eocausal.estimators.neighbours import Places, kernel_sums
 
 

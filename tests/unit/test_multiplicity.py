@@ -13,12 +13,8 @@ from eocausal.errors import AlignmentError, EstimationError
 from eocausal.estimators.bootstrap import SpatialBootstrap
 from eocausal.estimators.conley import Conley
 from eocausal.estimators.inference import HC0, HC2, Clustered, TwoWay
-from eocausal.estimators.multiplicity import (
-    benjamini_hochberg,
-    joint_covariance,
-    joint_covariance_of,
-    simultaneous,
-)
+from eocausal.estimators.joint_covariance import joint_covariance, joint_covariance_of
+from eocausal.estimators.multiplicity import benjamini_hochberg, simultaneous
 
 N = 400
 
