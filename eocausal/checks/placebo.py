@@ -25,6 +25,8 @@ from eocausal.estimators.randomized import outcome_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from eocausal.effects import EffectEstimate
     from eocausal.estimators.weighting import Weighted
 
@@ -57,6 +59,12 @@ def with_outcome(subject: Weighted, outcome: str, *, seed: int = 0) -> Weighted:
             next_step="Name another column, or leave it out of the confounders.",
         )
     here = data.units[outcome].notna().to_numpy()
+    if not here.any():
+        raise OutcomeError(
+            f"The outcome {outcome!r} is missing for all units.",
+            cause="There is nothing to compare.",
+            next_step="Check the column.",
+        )
     if not here.all():
         y = data.units[outcome].to_numpy(dtype=float, na_value=np.nan)
         outcome_of(data.units[here], outcome)
@@ -82,11 +90,12 @@ class Wald:
     statistic
         b'V⁻b.
     rank
-        Of V: independent effects.
+        Number of independent effects (of the matrix of influence values).
     df
         Degrees of freedom of the variances.
     p_value
-        By χ², or Hotelling's F where df is finite; NaN if there are too few degrees of freedom.
+        By χ², or Hotelling's F where df is finite; NaN if there are more independent effects than
+        degrees of freedom.
     """
 
     statistic: float
@@ -115,13 +124,21 @@ def joint_wald(effects: Sequence[EffectEstimate], units: pd.DataFrame) -> Wald:
         at = units.index.get_indexer(effect.influence.labels)
         raw[at, k], hc2[at, k] = effect.influence.raw, effect.influence.hc2
     covariance = joint_covariance(effects[0].vcov, raw, hc2, units)
-    scale = np.sqrt(np.diag(covariance))
     t = np.array([e.estimate / e.std_error for e in effects])
-    value, vector = np.linalg.eigh(covariance / np.outer(scale, scale))
-    use = value > 1e-8 * value.max()
+    value, vector, use = _eigen(covariance)
     statistic = float(((vector[:, use].T @ t) ** 2 / value[use]).sum())
-    rank, df = int(use.sum()), min(e.df for e in effects)
-    return Wald(statistic, rank, df, _tail(statistic, rank, df))
+    rank, df = int(_eigen(raw.T @ raw)[2].sum()), min(e.df for e in effects)
+    p = _tail(statistic, rank, df) if use.sum() == rank else math.nan
+    return Wald(statistic, rank, df, p)
+
+
+def _eigen(
+    covariance: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Eigenvalues and vectors of the correlation matrix, and which values are not zero."""
+    scale = np.sqrt(np.diag(covariance))
+    value, vector = np.linalg.eigh(covariance / np.outer(scale, scale))
+    return value, vector, value > 1e-8 * value.max()
 
 
 def _tail(statistic: float, rank: int, df: float) -> float:

@@ -176,12 +176,12 @@ class Support:
         :class:`~eocausal.estimators.overlap.Overlap`. It is asked even if the analysis was done
         with a more lenient one.
     one_unit
-        Warn if one unit makes a larger share of the variance of an effect than this (and than
-        20/n): the interval then rests on it.
+        Warn if one unit makes a larger share of the variance of an effect than this. Intervals
+        still hold where shares are 0.1 to 0.5 (they are wide), but the estimate is that unit's.
     """
 
     overlap: Overlap = field(default_factory=Overlap)
-    one_unit: float = 0.1
+    one_unit: float = 0.5
 
     def run(self, subject: Weighted) -> CheckResult:
         """Look at weights and probabilities."""
@@ -229,7 +229,7 @@ class Support:
                 "keeps."
             )
         unit, share = loudest
-        if share > max(self.one_unit, 20 / subject.data.n):
+        if share > self.one_unit:
             return Verdict.WARN, (
                 f"Unit {unit} alone makes {share:.0%} of the variance of an effect: look at it, "
                 "and at the estimate without it."

@@ -19,7 +19,6 @@ from eocausal.errors import AlignmentError, OverlapError
 from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.confounders import confounders_of
 from eocausal.estimators.observational import observe
-from eocausal.estimators.overlap import Overlap
 from eocausal.estimators.region import describe_region, find_region
 from eocausal.estimators.scores import AIPW, EntropyBalancing, Hajek
 from eocausal.estimators.trimming import Crump, Drop, crump_threshold
@@ -93,7 +92,7 @@ def test_scattered_units_get_no_region(share):
     units = places()
     confounders = confounders_of(units, COVARIATES)
     for seed in range(5):
-        bad = np.random.default_rng(seed).random(len(units)) < share
+        bad = np.random.default_rng(100 + seed).random(len(units)) < share
         region = find_region(confounders, units, bad)
         assert not region.boxes
         assert "in no simple region of country, urban" in region.words()
@@ -165,18 +164,18 @@ def test_the_heaviest_units_come_first():
         assert list(rows["unit"]) == list(subject.data.units.index[here][np.argsort(-share)[:3]])
 
 
-def test_poor_overlap_warns_then_fails_even_if_a_lenient_rule_let_it_pass():
-    lenient = Overlap(min_ess=0, max_share=1.0, warn_share=0)
-    units = study(n=400, strength=4.0)
-    subject = fitted(units, score=Hajek(), overlap=lenient)
-    result = Support().run(subject)
+def test_uneven_weights_warn_and_too_few_fail_whatever_let_them_pass():
+    subject = fitted(study())
+    few = replace(subject.support[1], ess=9.0)
+    result = Support().run(replace(subject, support=(subject.support[0], few)))
     assert result.verdict is Verdict.FAIL
     assert "no counterpart" in result.detail
-    uneven = Support(overlap=Overlap(min_ess=0, max_share=1.0, warn_share=0.99), one_unit=1.0)
-    assert uneven.run(fitted(units, score=Hajek(Estimand.ATT), overlap=lenient)).verdict in (
-        Verdict.WARN,
-        Verdict.FAIL,
-    )
+    assert "weigh as much as 9 even ones" in result.claim
+    uneven = replace(subject.support[1], ess=0.15 * few.n)
+    assert uneven.ess > 30
+    result = Support().run(replace(subject, support=(subject.support[0], uneven)))
+    assert result.verdict is Verdict.WARN
+    assert "very uneven" in result.detail
 
 
 def test_one_unit_that_makes_the_variance_is_named():
@@ -195,17 +194,6 @@ def test_trimming_counts_are_those_of_the_rules():
     crump = (1 / e).sum(axis=1) <= crump_threshold(e)
     assert table.loc[repr(Crump()), "kept 1"] == (crump & (arm == 1)).sum()
     assert table.loc[repr(Crump()), "lowest"] == e[crump].min()
-
-
-def no_overlap(n=1000, seed=0):
-    """Whoever has a above 1 is treated."""
-    units = study(n, 1.0, seed)
-    rng = np.random.default_rng(seed + 1)
-    units["y"] -= 2 * units["w"]
-    e = np.where(units["a"] > 1, 1.0, 1 / (1 + np.exp(-0.5 * units["a"])))
-    units["w"] = (rng.random(n) < e).astype(int)
-    units["y"] += 2 * units["w"]
-    return units
 
 
 def test_what_can_be_asked_where_the_effect_is_refused():
