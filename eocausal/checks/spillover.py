@@ -35,6 +35,7 @@ __all__ = ["Neighbours", "Spillover", "neighbour_effect", "spillover_table", "tr
 
 NAME = "Spillovers from treated neighbours"
 FEWEST = 30
+CUTOFF = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,8 +139,9 @@ def spillover_table(
 ) -> pd.DataFrame:
     """Look for spillovers within each distance.
 
-    Standard errors of the coefficient are Conley's with a cutoff of twice the distance (units that
-    far apart can share neighbours), or that of the subject's own rule where it is larger.
+    Standard errors of the coefficient are Conley's with a cutoff of three times the distance, or
+    that of the subject's own rule where it is larger: units twice the distance apart can share
+    neighbours, and the kernel weighs far pairs down.
 
     Returns
     -------
@@ -181,8 +183,8 @@ def spillover_table(
 def _rule(subject: Weighted, km: float, lon: str, lat: str, projected: Projected | None) -> Conley:
     own = subject.decisions.vcov
     if isinstance(own, Conley):
-        return replace(own, km=max(own.km, 2 * km))
-    return Conley(2 * km, lon=lon, lat=lat, projected=projected)
+        return replace(own, km=max(own.km, CUTOFF * km))
+    return Conley(CUTOFF * km, lon=lon, lat=lat, projected=projected)
 
 
 def _coefficient(

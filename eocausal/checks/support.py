@@ -12,6 +12,7 @@ from eocausal.checks.base import CheckResult, Verdict
 from eocausal.errors import EocausalError
 from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.overlap import Overlap
+from eocausal.estimators.region import describe_region
 from eocausal.estimators.scores import AIPW, CBPS, Hajek
 from eocausal.estimators.trimming import Crump, Drop, Trimming
 
@@ -209,6 +210,10 @@ class Support:
         loudest = self._loudest(subject)
         values["largest_variance_share"] = loudest[1]
         verdict, detail = self._judge(subject, loudest)
+        if e is not None and verdict is not Verdict.PASS:
+            bad = e.min(axis=1) < EXTREME
+            values["region"] = describe_region(subject.data.confounders, subject.data.units, bad)
+            detail += f" Below {EXTREME:g} are {values['region']}."
         return CheckResult(NAME, verdict, claim, detail, table, values)
 
     def _loudest(self, subject: Weighted) -> tuple[str, float]:

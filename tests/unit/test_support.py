@@ -176,6 +176,8 @@ def test_uneven_weights_warn_and_too_few_fail_whatever_let_them_pass():
     result = Support().run(replace(subject, support=(subject.support[0], uneven)))
     assert result.verdict is Verdict.WARN
     assert "very uneven" in result.detail
+    extreme = int((subject.nuisances.propensity.min(axis=1) < 0.05).sum())
+    assert f"Below 0.05 are {extreme} unit" in result.detail
 
 
 def test_one_unit_that_makes_the_variance_is_named():
