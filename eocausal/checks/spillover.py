@@ -240,7 +240,8 @@ class Spillover:
     projected
         Columns in metres to be used instead.
     alpha
-        Warn if the smallest p-value, times the number of tests, is below this.
+        Warn if the smallest p-value, times the number of tests (coefficients, and effects among
+        units without a treated neighbour), is below this.
     large
         Fail if, besides, what treated neighbours add to the mean of the untreated is at least
         this share of an effect.
@@ -278,11 +279,12 @@ class Spillover:
             return CheckResult(NAME, Verdict.WARN, claim, " ".join(once["note"]), table)
         least = int(tested["coefficient_p"].to_numpy().argmin())
         at: dict[Any, Any] = tested.iloc[least].to_dict()
-        p = min(1.0, float(at["coefficient_p"]) * len(tested))
-        p_gap = min(1.0, float(gaps["difference_p"].min()) * len(gaps)) if len(gaps) else math.nan
+        tests = len(tested) + len(gaps)
+        p = min(1.0, float(at["coefficient_p"]) * tests)
+        p_gap = min(1.0, float(gaps["difference_p"].min()) * tests) if len(gaps) else math.nan
         claim = (
             f"Within {at['km']:g} km, untreated units gain {at['coefficient']:.3g} (SE "
-            f"{at['coefficient_se']:.2g}; p = {p:.3g} over {len(tested)} distances) if all "
+            f"{at['coefficient_se']:.2g}; p = {p:.3g} among {tests} tests) if all "
             f"neighbours are treated instead of none; {at['exposed']:.0%} of units have a treated "
             "neighbour there."
         )

@@ -222,3 +222,20 @@ def test_trimmed_units_stay_out_and_no_more_leave():
     again = refit(subject, keep, seed=1)
     assert again.data.n == keep.sum()
     assert again.n_trimmed == 0
+
+
+def test_a_real_experiment_moved_no_earnings_of_the_past(reference):
+    units = pd.read_csv(reference("lalonde") / "nsw_dw.csv")
+    subject = weight(
+        units, treatment="treat", outcome="re78",
+        covariates=["age", "education", "black", "hispanic", "married"], seed=1,
+    )  # fmt: skip
+    result = Placebo(("re74", "re75")).run(subject)
+    assert result.values["p_joint"] > 0.05
+    assert result.values["rank"] == 2
+    poor = units[(units["treat"] == 0) | (units["re75"] == 0)]
+    picked = weight(
+        poor, treatment="treat", outcome="re78",
+        covariates=["age", "education", "black", "hispanic", "married"], seed=1,
+    )  # fmt: skip
+    assert Placebo(("re74", "re75")).run(picked).verdict is Verdict.FAIL
