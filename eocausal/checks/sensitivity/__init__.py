@@ -1,0 +1,1 @@
+"""How strong something unmeasured would have to be to change an effect."""
