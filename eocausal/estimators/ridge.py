@@ -134,16 +134,18 @@ class _Arm:
 
     def loss(self, penalties: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (folds, penalties) squared errors on held-out units."""
+        fits = {task: self.fit(int(task), penalties) for task in self.cells.inner(folds)}
         out = np.zeros((len(folds), len(penalties)))
-        for task in self.cells.inner(folds):
-            level, slope = self.fit(int(task), penalties)
-            for rows, scored in zip(self.cells.rows, self.cells.scored[:, folds], strict=True):
-                if not (scored == task).any():
-                    continue
-                for begin in range(0, len(rows), BLOCK):
-                    some = rows[begin : begin + BLOCK]
-                    error = self.y[some, None] - level - self.x[some] @ slope
-                    out[scored == task] += (error**2).sum(axis=0)
+        for rows, scored in zip(self.cells.rows, self.cells.scored[:, folds], strict=True):
+            asked = np.flatnonzero(scored >= 0)
+            if len(asked) == 0:
+                continue
+            level = np.concatenate([fits[scored[i]][0] for i in asked])
+            slope = np.concatenate([fits[scored[i]][1] for i in asked], axis=1)
+            for begin in range(0, len(rows), BLOCK):
+                some = rows[begin : begin + BLOCK]
+                error = self.y[some, None] - level - self.x[some] @ slope
+                out[asked] += (error**2).sum(axis=0).reshape(len(asked), -1)
         return out
 
     def predict(
