@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from eocausal.estimators.confounders import Confounders
 
-__all__ = ["Region", "describe_region", "find_region"]
+__all__ = ["Region", "box_words", "describe_region", "find_region"]
 
 FEWEST = 8
 SHOWN = 5
@@ -174,7 +174,7 @@ def find_region(confounders: Confounders, units: pd.DataFrame, bad: NDArray[np.b
     inside = covered_by(boxes, coded)
     return Region(
         labels,
-        tuple(_box_words(box, columns, coded) for box in boxes),
+        tuple(box_words(box, columns, coded) for box in boxes),
         inside,
         int((inside & bad).sum()),
         precision,
@@ -183,7 +183,8 @@ def find_region(confounders: Confounders, units: pd.DataFrame, bad: NDArray[np.b
     )
 
 
-def _box_words(box: Box, columns: list[Column], coded: NDArray[np.float64]) -> str:
+def box_words(box: Box, columns: list[Column], coded: NDArray[np.float64]) -> str:
+    """Say the conditions of a box."""
     said = []
     for j, ends in sorted(box.items()):
         elsewhere = in_box({key: at for key, at in box.items() if key != j}, coded)

@@ -75,9 +75,13 @@ def clear(share: float) -> float:
 
 
 def grow(
-    coded: NDArray[np.float64], bad: NDArray[np.bool_], rows: NDArray[np.bool_], depth: int
+    coded: NDArray[np.float64],
+    bad: NDArray[np.bool_],
+    rows: NDArray[np.bool_],
+    depth: int,
+    purity: float = 0.5,
 ) -> list[Box]:
-    """Fit a tree on some rows and return the boxes where most of them are bad."""
+    """Fit a tree on some rows and return the boxes where a share ``purity`` of them is bad."""
     from sklearn.tree import DecisionTreeClassifier
 
     x, wanted = coded[rows], bad[rows]
@@ -93,7 +97,7 @@ def grow(
     def boxes(node: int, within: Box) -> tuple[list[Box], bool]:
         left, right = int(tree.children_left[node]), int(tree.children_right[node])
         if left < 0:
-            return ([within], True) if share[node] >= 0.5 else ([], False)
+            return ([within], True) if share[node] >= purity else ([], False)
         j, cut = int(tree.feature[node]), float(tree.threshold[node])
         low, high = within.get(j, (-math.inf, math.inf))
         one, all_one = boxes(left, {**within, j: (low, min(high, cut))})

@@ -48,8 +48,10 @@ class Column:
         return np.asarray(share[code])
 
 
-def columns_of(confounders: Confounders, units: pd.DataFrame) -> list[Column]:
-    """Collect the columns of the table, and places, that are complete and vary.
+def columns_of(
+    confounders: Confounders, units: pd.DataFrame, *, places: bool = True
+) -> list[Column]:
+    """Collect the columns of the table, and of ``places``, that are complete and vary.
 
     Indicators ``column=value`` become one column of texts again.
     """
@@ -65,7 +67,7 @@ def columns_of(confounders: Confounders, units: pd.DataFrame) -> list[Column]:
         if name in units.columns and pd.api.types.is_datetime64_any_dtype(units[name]):
             since = units[name].min()
         found[name] = Column(name, confounders.x[:, j], since=since)
-    for name in PLACES:
+    for name in PLACES if places else ():
         if name not in units.columns or name in found:
             continue
         values = units[name]

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from eocausal.checks.base import Verdict
-from eocausal.checks.support import (
-    Support,
-    alternatives,
+from eocausal.checks.support import Support, alternatives
+from eocausal.checks.support_tables import (
     heaviest_units,
     propensity_histogram,
     support_table,
@@ -18,6 +17,7 @@ from eocausal.checks.support import (
 from eocausal.errors import AlignmentError, OverlapError
 from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.confounders import confounders_of
+from eocausal.estimators.empty_region import empty_region
 from eocausal.estimators.observational import observe
 from eocausal.estimators.region import describe_region, find_region
 from eocausal.estimators.scores import AIPW, EntropyBalancing, Hajek
@@ -237,3 +237,66 @@ def test_alternatives_of_several_arms_say_what_cannot_be_asked():
     (att,) = [r for r in records if r["estimand"] == "ATT"]
     assert att["status"] == "refused"
     assert "compares two arms" in att["note"]
+
+
+def planted(where, n=1500, seed=0, strength=0.5):
+    """Whoever is ``where`` says is treated, the others by chance."""
+    units = places(n, seed)
+    rng = np.random.default_rng(seed + 1)
+    everyone = where(units).to_numpy()
+    e = np.where(everyone, 1.0, 1 / (1 + np.exp(-strength * units["x"])))
+    units["w"] = (rng.random(n) < e).astype(int)
+    units["y"] = units["x"] + units["w"] + rng.normal(size=n)
+    return units, everyone
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (lambda u: u["lon"] < 20, "lon below 20"),
+        (lambda u: u["country"].isin(["Mali", "Chad"]), "country Chad or Mali"),
+        (lambda u: (u["lon"] < 22) & (u["country"] == "Mali"), "country Mali"),
+    ],
+)
+def test_a_region_without_an_arm_is_found_whatever_the_model_says(where, said):
+    units, everyone = planted(where)
+    confounders = confounders_of(units, ["lon", "country", "x", "urban"])
+    region = empty_region(confounders, units, (units["w"] == 0).to_numpy())
+    assert said in region.words()
+    assert (region.inside & everyone).sum() >= 0.85 * everyone.sum()
+    assert not (units["w"] == 0)[region.inside].any()
+    assert not empty_region(confounders, units, (units["w"] == 1).to_numpy()).boxes
+
+
+def test_support_fails_where_a_logit_without_the_interaction_sees_nothing():
+    units, everyone = planted(lambda u: (u["lon"] < 25) & u["country"].isin(["Mali", "Chad"]))
+    subject = weight(
+        units, treatment="w", outcome="y", covariates=["lon", "country", "x"], seed=1,
+        decisions=Weighting(score=Hajek()),
+    )  # fmt: skip
+    result = Support().run(subject)
+    assert result.verdict is Verdict.FAIL
+    assert "No unit of arm '0' occurs among" in result.detail
+    assert "country Chad or Mali" in result.values["empty"]["0"]
+    assert everyone.mean() > 0.1
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_no_region_is_made_up(strength):
+    found = 0
+    for seed in range(10):
+        units, _ = planted(lambda u: u["lon"] < 0, n=800, seed=seed, strength=strength)
+        confounders = confounders_of(units, [*COVARIATES, "lon", "lat"])
+        for k in (0, 1):
+            found += bool(empty_region(confounders, units, (units["w"] == k).to_numpy()).boxes)
+    assert found <= 1
+
+
+def test_clusters_that_are_treated_as_a_whole_are_no_regions_without_an_arm():
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(20), 100)
+    units = pd.DataFrame({"lon": cluster + rng.random(2000)})
+    member = rng.random(20)[cluster] < 0.5
+    confounders = confounders_of(units, ["lon"])
+    assert empty_region(confounders, units, member).boxes
+    assert not empty_region(confounders, units, member, cluster=cluster).boxes
