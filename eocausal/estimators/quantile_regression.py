@@ -78,10 +78,15 @@ def quantile_regression(
     keep = s > s[0] * 1e-11 if s[0] > 0 else np.zeros(len(s), dtype=bool)
     if not keep.any():
         return np.zeros(x.shape[1])
+    columns = u[:, keep]
     target = y[use] * w
-    unit = float(np.abs(target).max()) or 1.0
-    found = _interior_point(u[:, keep] * np.sqrt(len(u)), target / unit, tau)
-    return np.asarray(vt[keep].T @ (found / s[keep]) * unit * np.sqrt(len(u)))
+    middle = columns.T @ target
+    target = target - columns @ middle
+    unit = float(np.abs(target).max())
+    if unit > 0:
+        found = _interior_point(columns * np.sqrt(len(u)), target / unit, tau)
+        middle = middle + found * unit * np.sqrt(len(u))
+    return np.asarray(vt[keep].T @ (middle / s[keep]))
 
 
 def _interior_point(

@@ -6,13 +6,14 @@ fitted anew on the same folds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eocausal.errors import EstimationError
+from eocausal.errors import EstimationError, MissingColumnError
 from eocausal.estimators.confounders import TABLE
 from eocausal.estimators.scores import Nuisances
 
@@ -85,7 +86,8 @@ def leave_out_each(
     """Fit the models without each confounder in turn.
 
     Units, folds and what is done about extreme probabilities stay as they are; no more units are
-    trimmed. The outcome model is fitted for every score.
+    trimmed. The outcome model is fitted for every score. A column that a model reads by its name
+    (given probabilities) cannot be left out, and is passed over.
 
     Parameters
     ----------
@@ -120,7 +122,8 @@ def leave_out_each(
             if whole
             else confounders.without(name)
         )
-        found.append(_without(subject, name, whole, rest, seed))
+        with contextlib.suppress(MissingColumnError):
+            found.append(_without(subject, name, whole, rest, seed))
         if progress is not None:
             progress(i + 1, len(wanted))
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from eocausal.checks.base import CheckResult
 from eocausal.checks.sensitivity.benchmarks import Progress, leave_out_each, outcome_predictions
@@ -64,7 +65,8 @@ class MarginalBounds:
         """Fit the models of location and scale whose quantiles the bounds need.
 
         Outcomes are modelled as m(x) + s(x)ε: m by the outcome model of the analysis, s by the
-        same model for the size of Y - m. If they are wrong, the bounds are valid, but wider than need be.
+        same model for the size of Y - m. Where they are wrong, the bounds are valid, but wider than
+        need be.
 
         Parameters
         ----------
@@ -150,13 +152,13 @@ class MarginalBounds:
 
         if room(1.0) <= 0:
             return 1.0
-        low, high = 0.0, math.log(MOST)
-        if room(MOST) > 0:
-            return math.inf
-        while high - low > 1e-4:
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if room(math.exp(middle)) > 0 else (low, middle)
-        return math.exp(0.5 * (low + high))
+        high = 2.0
+        while room(high) > 0:
+            if high > MOST:
+                return math.inf
+            high *= 2
+        crossing = optimize.brentq(lambda a: room(math.exp(a)), 0.0, math.log(high), xtol=1e-5)
+        return math.exp(crossing)
 
     @property
     def _robust(self) -> bool:

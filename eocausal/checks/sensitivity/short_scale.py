@@ -2,8 +2,8 @@
 
 Chernozhukov, Cinelli, Newey, Sharma & Syrgkanis (2022, "Long story short: omitted variable bias in
 causal machine learning", NBER 30302; METHODS D14): |bias| ≤ |ρ| √(C_Y C_D / (1 - C_D)) √(σ²ν²),
-with σ² the variance of the outcome that treatment and confounders leave, and ν² the mean square of the
-weights that the effect puts on outcomes.
+with σ² the variance of the outcome that treatment and confounders leave, and ν² the mean square of
+the weights that the effect puts on outcomes.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def doubly_robust_shift(
     model r of D given confounders and the weighted residuals D - r give its mean over the units
     that are not in the arm, (Σ_others r + Σ_own odds (D - r)) / size. Here r is least squares on
     ``basis``, weighted by the odds, which leaves no residual sum, and which holds r exactly where
-    outcomes differ between units by location and scale.
+    outcomes differ between units by location and scale. Its estimation is in the influence values.
 
     Parameters
     ----------
@@ -142,13 +142,13 @@ def doubly_robust_shift(
     """
     loss = _loss(y, basis, odds, own, lam)
     weight = np.where(own, odds, 0.0)
-    root = np.sqrt(odds[own])[:, None]
-    fitted = np.linalg.lstsq(basis[own] * root, loss[own] * root[:, 0], rcond=None)[0]
-    model = basis @ fitted
+    gram = np.linalg.pinv((basis * weight[:, None]).T @ basis, hermitian=True)
+    model = basis @ (gram @ (basis.T @ (weight * loss)))
     population = np.where(others, 1.0, np.where(own, known, 0.0))
     size = float(population.sum())
     value = float(model[others].sum()) / size
-    influence = np.where(others, model, weight * (loss - model)) - population * value
+    balance = basis @ (gram @ basis[others].sum(axis=0))
+    influence = np.where(others, model, weight * balance * (loss - model)) - population * value
     return Shift(value, influence / size, np.zeros(len(y)))
 
 
