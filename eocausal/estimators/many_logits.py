@@ -113,7 +113,7 @@ class ManyLogits:
     cells
         Which units each of F fits uses.
     share
-        (C, F) shares of the arms in each fit.
+        (C, F) shares of the arms in each fit, none of them 0.
     square
         (D, F) sums of squares of the columns in each fit.
     """
@@ -130,7 +130,8 @@ class ManyLogits:
         parts = _slices(cells)
         train = cells.train.astype(float)
         count = np.stack([np.bincount(arm[part], minlength=arm.max() + 1) for part in parts])
-        share = count.T @ train
+        # Half a unit more in each arm: an inner fit may have none of a rare one.
+        share = count.T @ train + 0.5
         share /= share.sum(axis=0)
         square = np.stack([np.einsum("nd,nd->d", z[part], z[part]) for part in parts])
         return cls(z, arm, cells, share[1:] if len(share) == 2 else share, square.T @ train)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import lapack
 
-from eocausal.errors import EstimationError
 from eocausal.estimators.inner_folds import check_arms
 from eocausal.estimators.penalties import Cells, cells_of, penalties_of
+from eocausal.estimators.ridge_path import ridge_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,9 +126,9 @@ class _Arm:
         """Return (L,) intercepts and (q, L) coefficients, one of each penalty."""
         c, q, _ = self.sums.shape
         s = (self.cells.train[:, task].astype(float) @ self.sums.reshape(c, -1)).reshape(q, q)
-        mean = s[0, 1:] / s[0, 0]
+        mean = s[0, 1:] / max(s[0, 0], 1.0)
         centred = s[1:, 1:] - s[0, 0] * np.outer(mean, mean)
-        slope = solve_ridge(centred[1:, 1:], centred[1:, 0], penalties)
+        slope = ridge_path(centred[1:, 1:], centred[1:, 0], penalties)
         return mean[0] - mean[1:] @ slope, slope
 
     def loss(self, penalties: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -160,45 +159,3 @@ class _Arm:
                 some = here[begin : begin + BLOCK]
                 out[some] = level + self.x[some] @ slope[:, 0]
         return out
-
-
-def solve_ridge(
-    square: NDArray[np.float64], cross: NDArray[np.float64], penalties: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Solve (S + λI)β = c for several λ by Cholesky's method.
-
-    Parameters
-    ----------
-    square
-        (q, q) positive semidefinite S.
-    cross
-        (q,) c.
-    penalties
-        (L,) positive λ.
-
-    Returns
-    -------
-    (q, L) solutions.
-
-    Raises
-    ------
-    EstimationError
-        If a matrix is not positive definite in double precision.
-    """
-    q = len(cross)
-    out = np.zeros((q, len(penalties)))
-    if q == 0:
-        return out
-    work = np.empty((q, q), order="F")
-    for i, penalty in enumerate(penalties):
-        work[:] = square.T
-        work.ravel(order="K")[:: q + 1] += penalty
-        factor, info = lapack.dpotrf(work, lower=1, overwrite_a=1, clean=0)
-        if info:
-            raise EstimationError(
-                f"A ridge regression with penalty {penalty:g} has no solution in double precision.",
-                cause=f"The penalty is too weak for {q} columns that depend on each other.",
-                next_step="Use a stronger penalty.",
-            )
-        out[:, i] = lapack.dpotrs(factor, cross, lower=1)[0]
-    return out

@@ -13,6 +13,7 @@ from eocausal.estimators.confounders import Confounders
 from eocausal.estimators.inner_folds import inner_splits
 from eocausal.estimators.penalties import GRID
 from eocausal.estimators.ridge import Ridge
+from eocausal.estimators.ridge_path import ridge_path
 from eocausal.folds import Buffered, RandomFolds, SpatialBlocks, Splits, split
 
 
@@ -173,3 +174,32 @@ def test_an_arm_with_one_unit_to_fit_on_is_refused():
 def test_penalties_must_be_positive(penalties):
     with pytest.raises(EstimationError, match="not ridge penalties"):
         Ridge(penalties=penalties)
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 20])
+@pytest.mark.parametrize(("n", "q"), [(30, 0), (30, 1), (30, 2), (30, 3), (300, 70), (40, 90)])
+def test_ridge_equations_are_solved(n, q, count):
+    x = np.random.default_rng(0).normal(size=(n, q)) * np.logspace(0, -3, q)
+    square, cross = x.T @ x, x.sum(axis=0)
+    penalties = np.logspace(-4, 4, count)
+    before = square.copy()
+    got = ridge_path(square[:, :], cross, penalties)
+    np.testing.assert_array_equal(square, before)
+    assert got.shape == (q, count)
+    for beta, penalty in zip(got.T, penalties, strict=True):
+        want = np.linalg.solve(square + penalty * np.eye(q), cross)
+        np.testing.assert_allclose(beta, want, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_penalty_that_double_precision_cannot_see_is_an_error(count):
+    with pytest.raises(EstimationError, match="no solution in double precision"):
+        ridge_path(np.full((4, 4), 1e9), np.ones(4), np.full(count, 1e-30))
+
+
+def test_an_inner_fold_may_have_no_unit_of_a_rare_arm():
+    rng = np.random.default_rng(0)
+    arm = np.array([0] * 5 + [1] * 2)
+    for seed in range(20):
+        c, y = confounders(rng.normal(size=(7, 2))), rng.normal(size=7)
+        assert np.isfinite(Ridge().cross_fit(c, y, arm, Splits.none(7), seed=seed)).all()

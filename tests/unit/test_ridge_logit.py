@@ -150,6 +150,16 @@ def test_fifty_units_and_a_rare_arm():
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
 
 
+def test_an_inner_fold_may_have_no_unit_of_a_rare_arm():
+    rng = np.random.default_rng(0)
+    arm = np.array([0] * 5 + [1] * 2)
+    for seed in range(20):
+        got = RidgeLogit().cross_fit(
+            confounders(rng.normal(size=(7, 2))), arm, Splits.none(7), seed=seed
+        )
+        assert np.isfinite(got).all()
+
+
 def test_without_columns_shares_of_the_fitting_units_are_predicted():
     arm = np.array([0, 1, 1, 0, 1, 1, 0, 0, 0, 1, 0, 1])
     splits = Splits.of(np.arange(12) % 2)
