@@ -156,8 +156,8 @@ class ImageConfoundingConfig:
     n: int = 1500
     size: int = 20
     carrier: Carrier = field(default_factory=Visible)
-    blobs: float = 10.0
-    growth: float = 0.5
+    blobs: float = 16.0
+    growth: float = 0.35
     placement: float = 0.8
     confounding: float = 0.85
     table: float = 0.4

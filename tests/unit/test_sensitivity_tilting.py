@@ -33,9 +33,7 @@ def test_balanced_bound_is_the_linear_program(world, lam):
     y, basis, odds, own, known = world
     shift = quantile_balancing_shift(y, basis, odds, own, known, lam).value
     plain, o = (known + odds)[own], odds[own]
-    best = largest_mean(
-        y[own], known + o / lam, known + o * lam, basis[own], basis[own].T @ plain
-    )
+    best = largest_mean(y[own], known + o / lam, known + o * lam, basis[own], basis[own].T @ plain)
     assert shift == pytest.approx((best - plain @ y[own]) / plain.sum(), rel=1e-8)
 
 
