@@ -37,8 +37,11 @@ class ArmMeans:
         (n, K) influence values; a column sums to the error of its mean, to first order.
     weights
         (n,) non-negative weight that each unit has within its own arm; arms need not sum to one.
+    note
+        What a reader must know of how the weights came about.
     """
 
     value: NDArray[np.float64]
     influence: NDArray[np.float64]
     weights: NDArray[np.float64]
+    note: str = ""

@@ -160,20 +160,24 @@ class Hajek:
 
 @dataclass(frozen=True, slots=True)
 class EntropyBalancing:
-    """Weights of least divergence that balance the means of the confounders exactly.
+    """Weights of least divergence that balance the means of the confounders.
 
     Parameters
     ----------
     estimand
         ATT (default) or ATE.
+    ridge
+        0 (default) balances exactly; a small number accepts some imbalance for less uneven
+        weights, which many image features need, and the result says how much is left.
     """
 
     estimand: Estimand = Estimand.ATT
+    ridge: float = 0.0
 
     @property
     def name(self) -> str:
         """Name of the method."""
-        return "entropy balancing"
+        return "approximate entropy balancing" if self.ridge else "entropy balancing"
 
     @property
     def needs_propensity(self) -> bool:
@@ -187,8 +191,10 @@ class EntropyBalancing:
 
     def means(self, data: Observed, nuisances: Nuisances) -> ArmMeans:
         """Compute the means; see :func:`~eocausal.estimators.balancing.balance_by_entropy`."""
-        _only_two_arms(data, "Entropy balancing")
-        return balance_by_entropy(data.y, data.arm, data.confounders.x, self.estimand)
+        if self.estimand is Estimand.ATT:
+            _only_two_arms(data, "The ATT")
+        x, names = data.confounders.x, data.confounders.names
+        return balance_by_entropy(data.y, data.arm, x, self.estimand, ridge=self.ridge, names=names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +227,5 @@ class CBPS:
     def means(self, data: Observed, nuisances: Nuisances) -> ArmMeans:
         """Compute the means; see :func:`~eocausal.estimators.balancing.balance_by_cbps`."""
         _only_two_arms(data, "The covariate balancing propensity score")
-        return balance_by_cbps(data.y, data.arm, data.confounders.x, self.estimand)
+        x, names = data.confounders.x, data.confounders.names
+        return balance_by_cbps(data.y, data.arm, x, self.estimand, names=names)
