@@ -18,17 +18,9 @@ from eocausal.estimators.scores import CBPS, EntropyBalancing, Hajek
 from eocausal.estimators.weighting import Weighting, weight
 
 COLUMNS = [
-    "age",
-    "education",
-    "black",
-    "hispanic",
-    "married",
-    "nodegree",
-    "re74",
-    "re75",
-    "u74",
-    "u75",
-]
+    "age", "education", "black", "hispanic", "married",
+    "nodegree", "re74", "re75", "u74", "u75",
+]  # fmt: skip
 SCORES = {"glm": Hajek, "ebal": EntropyBalancing, "cbps": CBPS}
 CASES = [
     ("ATE", "glm"), ("ATE", "ebal"), ("ATE", "cbps"),
