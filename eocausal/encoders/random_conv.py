@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import product
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from eocausal.encoders.core import FittedEncoder, Float32, ImageSpec, Scaling, check_size
 from eocausal.encoders.initial_weights import generator_of
+from eocausal.encoders.largest import LargestResponses
 from eocausal.encoders.patches import (
     GaussianPatches,
     Patches,
@@ -26,22 +29,35 @@ from eocausal.encoders.patches import (
 from eocausal.encoders.rectified import RectifiedMeans, average_pool
 from eocausal.errors import EncoderError
 
-__all__ = ["GaussianPatches", "Patches", "RandomConv", "SampledPatches", "draw_patches", "whiten"]
+__all__ = [
+    "GaussianPatches",
+    "Patches",
+    "Pool",
+    "RandomConv",
+    "SampledPatches",
+    "draw_patches",
+    "whiten",
+]
+
+Pool = Literal["mean", "max"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RandomConv:
-    """Random convolutional features, averaged over the chip.
+    """Random convolutional features of the chip.
 
     Feature pair ``k`` of a chip is the mean over its places of ``max(r - bias, 0)`` and
-    ``max(-r - bias, 0)``, with ``r`` the response to filter ``k``. Only places where the whole
-    patch is valid count, so the features of a chip with gaps estimate those of the whole chip
-    from what is seen; a chip without such a place for one of the sizes and scales gets NaN.
+    ``max(-r - bias, 0)``, with ``r`` the response to filter ``k``; or the largest ``r`` and the
+    largest ``-r``. Only places where the whole patch is valid count, so the means of a chip with
+    gaps estimate those of the whole chip from what is seen (a maximum falls short if it lies in
+    the gap); a chip without such a place for one of the sizes and scales gets NaN.
 
     Parameters
     ----------
     features
-        Number of features, even; half as many filters, shared evenly among scales and patch sizes.
+        Number of features, even; half as many filters, shared evenly among scales, patch sizes
+        and ways of pooling.
     patch
         Side of the patches in pixels, or several sides.
     patches
@@ -54,6 +70,10 @@ class RandomConv:
         One or several factors by which chips are averaged down before filtering: at scale 4 a
         patch of 3 pixels covers 12 by 12 of the chip, and costs a sixteenth. Patches are drawn
         and whitened anew at each scale. A coarse pixel counts as valid if at least half of it is.
+    pool
+        ``"mean"`` tells how often patterns occur in the chip; ``"max"`` how strongly the strongest
+        does, wherever it is: the one large thing. Or both, ``("mean", "max")``, each with filters
+        of its own.
 
     Raises
     ------
@@ -77,6 +97,7 @@ class RandomConv:
     bias: float = 1.0
     stride: int = 1
     scales: int | tuple[int, ...] = 1
+    pool: Pool | tuple[Pool, ...] = "mean"
 
     def __post_init__(self) -> None:
         for what, numbers in (
@@ -102,12 +123,18 @@ class RandomConv:
                 cause="It is a rule for drawing filters, an object with a method draw.",
                 next_step="Use patches=SampledPatches() or patches=GaussianPatches().",
             )
-        least = 2 * len(self.sizes) * len(_several(self.scales))
+        if sorted(map(str, self.pools)) not in (["mean"], ["max"], ["max", "mean"]):
+            raise EncoderError(
+                f"pool is {self.pool!r}.",
+                cause="Responses are pooled by mean or by max, or by both.",
+                next_step='Use pool="mean", "max" or ("mean", "max").',
+            )
+        least = 2 * len(self.sizes) * len(_several(self.scales)) * len(self.pools)
         if not _is_whole(self.features, 1) or self.features < least or self.features % 2:
             raise EncoderError(
                 f"features is {self.features!r}.",
-                cause="Features come in pairs, at least one pair for each patch size and scale: "
-                f"{least} here.",
+                cause="Features come in pairs, at least one pair for each patch size, scale and "
+                f"way of pooling: {least} here.",
                 next_step="Use an even number, e.g. features=512.",
             )
 
@@ -117,6 +144,11 @@ class RandomConv:
         return _several(self.patch)
 
     @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Ways of pooling."""
+        return _several(self.pool)
+
+    @property
     def name(self) -> str:
         """Id string."""
         patches = repr(self.patches)
@@ -124,7 +156,9 @@ class RandomConv:
             patches = f"{type(self.patches).__name__}()"
         return (
             f"RandomConv(features={self.features}, patch={self.patch}, patches={patches}, "
-            f"bias={self.bias:g}, stride={self.stride}, scales={self.scales})"
+            f"bias={self.bias:g}, stride={self.stride}, scales={self.scales}"
+            + ("" if self.pools == ("mean",) else f", pool={self.pool!r}")
+            + ")"
         )
 
     @property
@@ -149,16 +183,17 @@ class RandomConv:
         scaling = Scaling.from_images(images, spec.bands)
         values, valid = (torch.from_numpy(a) for a in scaling.apply(images))
         scales = _several(self.scales)
-        n_banks = len(scales) * len(self.sizes)
+        n_banks = len(scales) * len(self.sizes) * len(self.pools)
         counts = iter(_shares(self.features // 2, n_banks))
         generators = iter(generator_of(seed).spawn(n_banks))
         banks = []
         for scale in scales:
             coarse, seen = (a.numpy() for a in average_pool(values, valid, scale))
-            for size in self.sizes:
-                count, rng = next(counts), next(generators)
-                bank = self._bank(coarse, seen, size=size, count=count, rng=rng)
-                banks.append((scale, bank))
+            for size, pool in product(self.sizes, self.pools):
+                filters, offsets = self._filters(
+                    coarse, seen, size=size, count=next(counts), rng=next(generators)
+                )
+                banks.append((scale, self._bank(filters, offsets, pool)))
         return FittedEncoder(
             name=f"{self.name}, seed={seed}",
             spec=spec,
@@ -168,7 +203,7 @@ class RandomConv:
             minimum_pixels=self.minimum_pixels,
         )
 
-    def _bank(
+    def _filters(
         self,
         values: Float32,
         valid: NDArray[np.bool_],
@@ -176,18 +211,21 @@ class RandomConv:
         size: int,
         count: int,
         rng: np.random.Generator,
-    ) -> RectifiedMeans:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         filters, offsets = self.patches.draw(values, valid, size=size, count=count, rng=rng)
-        filters = filters.reshape(count, values.shape[1], size, size)
-        return RectifiedMeans(
-            torch.from_numpy(filters), torch.from_numpy(offsets), self.bias, self.stride
-        )
+        shaped = filters.reshape(count, values.shape[1], size, size)
+        return torch.from_numpy(shaped), torch.from_numpy(offsets)
+
+    def _bank(self, filters: torch.Tensor, offsets: torch.Tensor, pool: str) -> torch.nn.Module:
+        if pool == "max":
+            return LargestResponses(filters, offsets, self.stride)
+        return RectifiedMeans(filters, offsets, self.bias, self.stride)
 
 
 class _Pyramid(torch.nn.Module):
     """Banks of filters, each at its scale; a row is NaN where one of them has no place."""
 
-    def __init__(self, banks: list[tuple[int, RectifiedMeans]]) -> None:
+    def __init__(self, banks: list[tuple[int, torch.nn.Module]]) -> None:
         super().__init__()
         self.scales = [scale for scale, _ in banks]
         self.banks = torch.nn.ModuleList(bank for _, bank in banks)
@@ -201,7 +239,7 @@ class _Pyramid(torch.nn.Module):
         return torch.where(unseen, torch.nan, features)
 
 
-def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
+def _several(value: T | tuple[T, ...]) -> tuple[T, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 

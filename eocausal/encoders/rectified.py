@@ -11,13 +11,23 @@ a column of zeros, at no cost.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["RectifiedMeans", "average_pool", "whole_patches"]
+__all__ = [
+    "RectifiedMeans",
+    "Workspace",
+    "average_pool",
+    "patch_columns",
+    "piece_shape",
+    "strips",
+    "tile_shape",
+    "whole_patches",
+]
 
 # Filters and places of a tile. On a processor a tile and its scratch copy (1 MiB each) fit the
 # second-level cache; on a GPU the numbers bound memory.
@@ -25,8 +35,14 @@ _CPU_TILE = (64, 4_096)
 _GPU_TILE = (512, 1 << 18)
 
 
-def _tile_shape(values: torch.Tensor) -> tuple[int, int]:
+def tile_shape(values: torch.Tensor) -> tuple[int, int]:
+    """Return how many filters and places a tile of responses has at most."""
     return _CPU_TILE if values.device.type == "cpu" else _GPU_TILE
+
+
+def piece_shape(n: int, height: int, width: int, most: int) -> tuple[int, int]:
+    """Return how many of n chips, and rows of their places, make no more than ``most`` places."""
+    return min(max(1, most // (height * width)), n), max(1, min(height, most // width))
 
 
 def average_pool(
@@ -135,7 +151,18 @@ def tile_sums(filters: torch.Tensor, columns: torch.Tensor, bias: float) -> torc
     return torch.stack([positive.sum(dim=2), negative.sum(dim=2)], dim=2)
 
 
-class _Workspace:
+def strips(
+    values: torch.Tensor, places: torch.Tensor | None, size: int, stride: int, rows: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Cut chips, and the places that count in them, into strips of ``rows`` rows of places."""
+    height = (values.shape[2] - size) // stride + 1
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = values[:, :, top * stride : (bottom - 1) * stride + size]
+        yield strip, None if places is None else places[:, top:bottom]
+
+
+class Workspace:
     """Buffers that serve all tiles of a forward pass; no gradient passes through them."""
 
     def __init__(self, like: torch.Tensor, rows: int, filters: int, places: int) -> None:
@@ -143,12 +170,17 @@ class _Workspace:
         self._excess = like.new_empty(filters * places)
         self._rectified = like.new_empty(filters * places)
 
+    def responses(self, filters: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return ``(filter, n, place)`` responses; the next call overwrites them."""
+        shape = (len(filters), *columns.shape[1:])
+        responses = self._excess[: math.prod(shape)].view(shape)
+        torch.mm(filters, columns.flatten(1), out=responses.flatten(1))
+        return responses
+
     def tile_sums(self, filters: torch.Tensor, columns: torch.Tensor, bias: float) -> torch.Tensor:
         """As :func:`tile_sums` does."""
-        shape = (len(filters), *columns.shape[1:])
-        excess = self._excess[: math.prod(shape)].view(shape)
-        rectified = self._rectified[: math.prod(shape)].view(shape)
-        torch.mm(filters, columns.flatten(1), out=excess.flatten(1))
+        excess = self.responses(filters, columns)
+        rectified = self._rectified[: excess.numel()].view(excess.shape)
         positive = torch.clamp_min(excess, 0.0, out=rectified).sum(dim=2)
         negative = excess.add_(2.0 * bias).clamp_max_(0.0).sum(dim=2)
         return torch.stack([positive, -negative], dim=2)
@@ -168,7 +200,7 @@ class _Bank:
         self,
         values: torch.Tensor,
         places: torch.Tensor | None,
-        workspace: _Workspace | None = None,
+        workspace: Workspace | None = None,
     ) -> torch.Tensor:
         """Sum both rectifications over the places of chips, tile by tile; ``(n, 2 * filter)``."""
         buffer = None if workspace is None else workspace.columns
@@ -182,16 +214,11 @@ class _Bank:
         values: torch.Tensor,
         places: torch.Tensor | None,
         rows: int,
-        workspace: _Workspace | None,
+        workspace: Workspace | None,
     ) -> torch.Tensor:
         """Add up strips of ``rows`` rows of places; ``(n, 2 * filter)``."""
-        height = (values.shape[2] - self.size) // self.stride + 1
         total = values.new_zeros(len(values), 2 * len(self.filters))
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            last = (bottom - 1) * self.stride + self.size
-            strip = values[:, :, top * self.stride : last]
-            kept = None if places is None else places[:, top:bottom]
+        for strip, kept in strips(values, places, self.size, self.stride, rows):
             if workspace is None:
                 part = checkpoint(self.sums, strip, kept, use_reentrant=False)
             else:
@@ -233,18 +260,17 @@ class RectifiedMeans(torch.nn.Module):
         Where a gradient with respect to ``values`` is wanted, responses are computed again in the
         backward pass rather than kept.
         """
-        size, (tile, most) = self.filters.shape[-1], _tile_shape(values)
+        size, (tile, most) = self.filters.shape[-1], tile_shape(values)
         places = whole_patches(valid, size, self.stride)
         n_places = places.sum(dim=(1, 2))
         height, width = places.shape[1:]
         whole = bool((n_places == height * width).all())
         matrix = torch.cat([self.filters.flatten(1), self.thresholds[:, None]], dim=1)
         bank = _Bank(matrix, size, self.stride, self.bias, min(tile, len(matrix)))
-        chips = min(max(1, most // (height * width)), len(values))
-        rows = max(1, min(height, most // width))
+        chips, rows = piece_shape(len(values), height, width, most)
         workspace = None
         if not (torch.is_grad_enabled() and values.requires_grad):
-            workspace = _Workspace(values, matrix.shape[1], bank.tile, chips * rows * width)
+            workspace = Workspace(values, matrix.shape[1], bank.tile, chips * rows * width)
         sums = []
         for i in range(0, len(values), chips):
             kept = None if whole else places[i : i + chips]

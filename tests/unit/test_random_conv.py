@@ -1,5 +1,7 @@
 """Random convolutional features: whitening, pooling, gaps, seeds, and what they can predict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from eocausal.encoders import rectified
 from eocausal.encoders.core import ImageSpec, Scaling
+from eocausal.encoders.largest import LargestResponses
 from eocausal.encoders.random_conv import (
     GaussianPatches,
     RandomConv,
@@ -220,6 +223,11 @@ def test_features_predict_a_density_that_bands_cannot():
         {"patches": "sampled"},
         {"patches": SampledPatches},
         {"stride": 0},
+        {"pool": "sum"},
+        {"pool": None},
+        {"pool": ()},
+        {"pool": ("max", "max")},
+        {"pool": ("mean", "max"), "features": 2},
     ],
 )
 def test_meaningless_settings_are_refused(wrong):
@@ -390,3 +398,101 @@ def test_gaussian_responses_keep_their_size_at_coarse_scales():
     encoder = RandomConv(features=120, scales=(1, 4), patches=GaussianPatches())
     fine, coarse = np.split(fit(encoder, images).transform(images).mean(axis=0), 2)
     assert coarse.mean() == pytest.approx(fine.mean(), rel=0.15)
+
+
+LARGEST = RandomConv(
+    features=60, patch=(2, 3), scales=(1, 2), patches=SampledPatches(sample=1_000),
+    pool=("mean", "max"),
+)  # fmt: skip
+
+
+def largest(fitted, images: np.ndarray) -> np.ndarray:
+    """Convolve and take the ends of the responses of each chip, for every bank that does so."""
+    values, valid = (torch.from_numpy(a) for a in fitted.scaling.apply(images))
+    columns = []
+    for scale, bank in zip(fitted.network.scales, fitted.network.banks, strict=True):
+        if not isinstance(bank, LargestResponses):
+            continue
+        coarse, seen = average_pool(values, valid, scale)
+        places = whole_patches(seen, bank.filters.shape[-1], bank.stride)[:, None]
+        response = functional.conv2d(coarse, bank.filters, bank.offsets, stride=bank.stride)
+        pair = [
+            torch.where(places, side, -torch.inf).amax(dim=(2, 3)) for side in (response, -response)
+        ]
+        columns.append(torch.stack(pair, dim=2).flatten(1))
+    return torch.cat(columns, dim=1).numpy()
+
+
+def is_largest(fitted) -> np.ndarray:
+    return np.concatenate([
+        np.full(2 * len(b.filters), isinstance(b, LargestResponses)) for b in fitted.network.banks
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("tile", [(64, 4_096), (7, 40), (3, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_largest_responses_are_those_of_the_formula(stride, tile, monkeypatch):
+    images = textured(9, size=25)
+    images[2, :, 3:9, 10:20] = np.nan
+    fitted = fit(replace(LARGEST, stride=stride), images)
+    monkeypatch.setattr(rectified, "_CPU_TILE", tile)
+    found = fitted.transform(images)
+    assert is_largest(fitted).sum() == 30
+    np.testing.assert_allclose(found[:, is_largest(fitted)], largest(fitted, images), rtol=1e-4)
+
+
+def test_without_a_choice_responses_are_averaged():
+    images = textured(6)
+    one, other = RandomConv(features=8), RandomConv(features=8, pool=("mean",))
+    assert one.name == other.name
+    np.testing.assert_array_equal(
+        fit(one, images).transform(images), fit(other, images).transform(images)
+    )
+    assert RandomConv(features=8, pool="max").name.endswith("scales=1, pool='max')")
+
+
+def test_gaps_do_not_count_as_responses():
+    images = textured(6)
+    fitted = fit(RandomConv(features=16, pool="max"), images)
+    left = images[:2].copy()
+    left[:, :, :, 12:] = np.nan
+    np.testing.assert_allclose(
+        fitted.transform(left), fitted.transform(images[:2, :, :, :12].copy()), rtol=1e-5
+    )
+    left[0] = np.nan
+    assert np.isnan(fitted.transform(left)[0]).all()
+
+
+def test_gradients_of_the_largest_are_those_of_finite_differences():
+    images = textured(3, bands=2, size=12)
+    images[1, :, 4:6, 7:] = np.nan
+    fitted = fit(LARGEST, images)
+    network = fitted.network.double()
+    values, valid = (torch.from_numpy(a) for a in fitted.scaling.apply(images))
+    values = values.double().requires_grad_()
+    direction = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 60)))
+    with_gradient = network(values, valid)
+    (gradient,) = torch.autograd.grad((with_gradient * direction).sum(), values)
+    step = torch.from_numpy(np.random.default_rng(1).normal(size=values.shape)) * valid[:, None]
+    with torch.no_grad():
+        ahead, behind = (network(values + h * step, valid) for h in (1e-7, -1e-7))
+        torch.testing.assert_close(network(values, valid), with_gradient)
+    slope = ((ahead - behind) * direction).sum() / 2e-7
+    assert float((gradient * step).sum()) == pytest.approx(float(slope), rel=1e-5)
+
+
+def streaks(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chips with six streaks of very different strength, and how strong the strongest is."""
+    rng = np.random.default_rng(seed)
+    chips, strength = textured(n, size=32, seed=seed), 80 * rng.beta(0.5, 1.5, (n, 6))
+    for chip, levels in zip(chips, strength, strict=True):
+        for level, row, column in zip(levels, *rng.integers(0, 28, (2, 6)), strict=True):
+            chip[:, row : row + 4, column : column + 4] += np.float32(level) * np.eye(4)
+    return chips.astype(np.float32), strength.max(axis=1)
+
+
+def test_the_largest_response_tells_how_strong_the_strongest_is():
+    train, test = streaks(400, 0), streaks(300, 1)
+    found = held_out_r2(RandomConv(features=128, patch=4, pool="max"), train, test)
+    assert found > 0.8
+    assert found > held_out_r2(RandomConv(features=128, patch=4), train, test) + 0.15
