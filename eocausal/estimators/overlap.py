@@ -38,6 +38,9 @@ class ArmSupport:
     hardest
         Units of the arm among those as unlikely to be in it as the most unlikely tenth of the
         population; None where probabilities are not used.
+    expected, even
+        How many the probabilities expect there, and how many there were if all units were equally
+        likely to be in the arm.
     """
 
     arm: str
@@ -45,22 +48,41 @@ class ArmSupport:
     ess: float
     largest: float
     hardest: int | None = None
+    expected: float = 0.0
+    even: float = 0.0
 
     @classmethod
     def of(
-        cls, arm: str, weights: NDArray[np.float64], *, hardest: int | None = None
+        cls,
+        arm: str,
+        weights: NDArray[np.float64],
+        *,
+        hardest: int | None = None,
+        expected: float = 0.0,
+        even: float = 0.0,
     ) -> ArmSupport:
         """Measure the weights of an arm's units."""
         total = float(weights.sum())
         largest = float(weights.max()) / total if total > 0 else 1.0
-        return cls(arm, len(weights), effective_sample_size(weights), largest, hardest)
+        ess = effective_sample_size(weights)
+        return cls(arm, len(weights), ess, largest, hardest, expected, even)
+
+    @property
+    def absent(self) -> bool:
+        """Whether the arm does not occur where it is least likely, and that is no accident.
+
+        Either the probabilities expect at least three units there (none has probability e⁻³), or
+        they are a twentieth of the average, so that one unit would have to speak for twenty.
+        """
+        none = self.hardest == 0
+        return none and (self.expected >= 3 or 20 * self.expected < self.even)
 
     def words(self) -> str:
         """Say what speaks against the arm."""
-        if self.hardest == 0:
+        if self.absent:
             return (
                 f"arm {self.arm!r} has no unit among the tenth of units that are least likely to "
-                "be in it"
+                f"be in it, and its {self.n:,} units weigh as much as {self.ess:.1f} even ones"
             )
         return (
             f"the {self.n:,} units of arm {self.arm!r} weigh as much as {self.ess:.1f} even ones, "
@@ -75,13 +97,18 @@ class Overlap:
     An arm is refused if its effective sample size is below ``min_ess`` and below half of its
     units (an arm that is small but evenly weighted is a small study, not a lack of overlap), if
     one unit carries more than ``max_share`` of its weight, or if an arm of at least ``min_ess``
-    units has none where it is least likely: there the other arm has no counterpart at all, and
-    weights, being finite, do not show it. It is warned about below ``warn_share`` of its units.
+    units has none where it is least likely (:attr:`ArmSupport.absent`): there the other arm has no
+    counterpart at all, and weights, being finite, do not show it. It is warned about below
+    ``warn_share`` of its units.
+
+    An effect is refused, too, if regions of the table's columns in which an arm does not occur
+    hold at least ``empty`` of the population; None: none are looked for.
     """
 
     min_ess: float = 30.0
     max_share: float = 0.25
     warn_share: float = 0.2
+    empty: float | None = 0.1
 
     def refused(self, arms: Sequence[ArmSupport]) -> list[ArmSupport]:
         """Return the arms for which too few units speak."""
@@ -90,7 +117,7 @@ class Overlap:
             for a in arms
             if (a.ess < self.min_ess and a.ess < 0.5 * a.n)
             or (a.largest > self.max_share and a.n > 2 / self.max_share)
-            or (a.hardest == 0 and a.n >= self.min_ess)
+            or (a.absent and a.n >= self.min_ess)
         ]
 
     def warned(self, arms: Sequence[ArmSupport]) -> list[ArmSupport]:

@@ -7,18 +7,25 @@ with influence values per unit, so that contrasts, tables and other variances ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eocausal.effects import EffectEstimate, Influence, Status, VarianceRule
-from eocausal.errors import EstimationError, OverlapError
-from eocausal.estimators.arm_means import ArmMeans, Estimand
+from eocausal.errors import EstimationError
+from eocausal.estimators.arm_means import ArmMeans
 from eocausal.estimators.inference import HC0
 from eocausal.estimators.logit import Logit
 from eocausal.estimators.observational import Observed, OutcomeModel, PropensityModel, observe
 from eocausal.estimators.overlap import ArmSupport, Overlap
+from eocausal.estimators.refusal import (
+    arm_supports,
+    refuse_empty_regions,
+    refuse_lost_arm,
+    refuse_thin_arms,
+)
+from eocausal.estimators.repeated import median_means, median_support, nearest_repeat
 from eocausal.estimators.ridge import Ridge
 from eocausal.estimators.ridge_logit import RidgeLogit
 from eocausal.estimators.scores import AIPW, Nuisances, Score
@@ -93,17 +100,39 @@ class Weighting:
         Raises
         ------
         OverlapError
-            If too few units speak for an arm.
+            If too few units speak for an arm, or it does not occur in a region; both are named.
         FoldError, EstimationError
         """
+        if self.trim is None:
+            refuse_empty_regions(data, self.score.estimand, self.overlap, self.vcov)
         fits = [self._once(data, seed + 1_000_003 * r) for r in range(self.repeats)]
-        first = fits[0]
-        _refuse(self, first)
-        if self.repeats == 1:
-            return first
-        means = _median([fit.means for fit in fits], [fit.data.n for fit in fits])
-        return Weighted(
-            self, first.data, means, first.nuisances, first.splits, first.support, first.n_trimmed
+        fit = fits[0] if self.repeats == 1 else self._median(fits)
+        if self.trim is not None:
+            refuse_empty_regions(fit.data, self.score.estimand, self.overlap, self.vcov)
+        refuse_thin_arms(
+            fit.data, self.score.estimand, self.overlap, fit.support, fit.nuisances.propensity
+        )
+        return fit
+
+    def _median(self, fits: Sequence[Weighted]) -> Weighted:
+        labels = fits[0].data.units.index
+        if not all(labels.equals(fit.data.units.index) for fit in fits):
+            raise EstimationError(
+                "Trimming kept different units in different repeats.",
+                cause="Their influence values cannot be joined.",
+                next_step="Use one repeat with trimming.",
+            )
+
+        def variance(psi: NDArray[np.float64]) -> float:
+            own = self.vcov.variance(Influence(labels, psi, psi), fits[0].data.units).value
+            return own if own > 0 else float(psi @ psi)
+
+        means = [fit.means for fit in fits]
+        typical = fits[nearest_repeat(means)]
+        return replace(
+            typical,
+            means=median_means(means, variance),
+            support=median_support([fit.support for fit in fits]),
         )
 
     def _once(self, data: Observed, seed: int) -> Weighted:
@@ -114,7 +143,7 @@ class Weighting:
             keep = self.trim.keep(probability)
             if not keep.all():
                 data = data.subset(keep)
-                _refuse_lost_arm(data)
+                refuse_lost_arm(data)
                 splits = self._split(data, seed)
                 probability = self._propensity(data, splits, seed)
                 assert probability is not None
@@ -126,7 +155,7 @@ class Weighting:
             )
         nuisances = Nuisances(probability, outcome, self._design(data, splits))
         means = self.score.means(data, nuisances)
-        support = _support(data, means, probability, self.score.estimand)
+        support = arm_supports(data, means, probability, self.score.estimand)
         return Weighted(self, data, means, nuisances, splits, support, whole - data.n)
 
     def _split(self, data: Observed, seed: int) -> Splits:
@@ -166,6 +195,9 @@ class Weighted:
         How many units speak for each arm.
     n_trimmed
         Units left out by trimming.
+
+    With repeats, means are medians, supports those of a median effective sample size, and weights,
+    nuisances and splits those of the repeat whose effect is nearest to the median.
     """
 
     decisions: Weighting
@@ -202,7 +234,8 @@ class Weighted:
         psi = self.means.influence[:, one] - self.means.influence[:, zero]
         d, decided = self.data, self.decisions
         warned = decided.overlap.warned([self.support[one], self.support[zero]])
-        notes = [
+        notes = [self.means.note] if self.means.note else []
+        notes += [
             f"{s.n:,} units in arm {s.arm!r} weigh as much as {s.ess:,.0f} even ones."
             for s in warned
         ]
@@ -310,82 +343,3 @@ def weight(
         untreated=untreated, start=start,
     )  # fmt: skip
     return (decisions or Weighting()).fit(data, seed=seed)
-
-
-def _support(
-    data: Observed,
-    means: ArmMeans,
-    propensity: NDArray[np.float64] | None,
-    estimand: Estimand,
-) -> tuple[ArmSupport, ...]:
-    return tuple(
-        ArmSupport.of(
-            name,
-            means.weights[data.arm == k],
-            hardest=_hardest(data.arm, propensity, k, estimand),
-        )
-        for k, name in enumerate(data.arms)
-    )
-
-
-def _hardest(
-    arm: NDArray[np.int64], propensity: NDArray[np.float64] | None, k: int, estimand: Estimand
-) -> int | None:
-    """Count the arm's units among those as unlikely in it as a tenth of the population."""
-    if propensity is None or estimand is Estimand.ATO:
-        return None
-    population = arm == 1 if estimand is Estimand.ATT else np.ones(len(arm), dtype=bool)
-    if estimand is Estimand.ATT and k == 1:
-        return None
-    bound = np.quantile(propensity[population, k], 0.1)
-    return int(((arm == k) & (propensity[:, k] <= bound)).sum())
-
-
-def _refuse_lost_arm(data: Observed) -> None:
-    lost = [name for name, n in zip(data.arms, data.counts(), strict=True) if n < 2]
-    if lost:
-        raise OverlapError(
-            f"Trimming leaves fewer than two units in arm {lost[0]!r}.",
-            cause="Its units are those that could hardly have been in another arm.",
-            next_step="There is no overlap to estimate an effect from; compare other units.",
-        )
-
-
-def _refuse(decided: Weighting, fit: Weighted) -> None:
-    refused = decided.overlap.refused(fit.support)
-    if not refused:
-        return
-    worst = min(refused, key=lambda s: s.ess)
-    estimand = decided.score.estimand
-    others = {
-        Estimand.ATE: "the effect where both arms occur (ATO), that on the treated (ATT), or that "
-        "of the units that trimming keeps (Crump)",
-        Estimand.ATT: "the effect where both arms occur (ATO), or trim",
-        Estimand.ATO: "a comparison of fewer arms",
-    }[estimand]
-    raise OverlapError(
-        f"The {estimand} is refused: {worst.words()}.",
-        cause="Some units could hardly have been in that arm, and a few others would speak for "
-        "all of them; the standard error would not show it.",
-        next_step=f"Estimate {others}.",
-    )
-
-
-def _median(means: Sequence[ArmMeans], sizes: Sequence[int]) -> ArmMeans:
-    """Take the median over repeats of each effect, with its spread in the influence values."""
-    if len(set(sizes)) > 1:
-        raise EstimationError(
-            "Trimming kept different units in different repeats.",
-            cause="Their influence values cannot be joined.",
-            next_step="Use one repeat with trimming.",
-        )
-    value = np.stack([m.value - m.value[0] for m in means])
-    psi = np.stack([m.influence - m.influence[:, :1] for m in means])
-    centre = np.median(value, axis=0)
-    square = (psi**2).sum(axis=1)
-    wide = np.median(square + (value - centre) ** 2, axis=0)
-    out = np.zeros(psi.shape[1:])
-    for k in range(1, value.shape[1]):
-        r = int(np.abs(value[:, k] - centre[k]).argmin())
-        out[:, k] = psi[r, :, k] * np.sqrt(wide[k] / square[r, k])
-    return ArmMeans(centre, out, means[0].weights)

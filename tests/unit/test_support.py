@@ -19,6 +19,7 @@ from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.confounders import confounders_of
 from eocausal.estimators.empty_region import empty_region
 from eocausal.estimators.observational import observe
+from eocausal.estimators.overlap import Overlap
 from eocausal.estimators.region import describe_region, find_region
 from eocausal.estimators.scores import AIPW, EntropyBalancing, Hajek
 from eocausal.estimators.trimming import Crump, Drop, crump_threshold
@@ -272,7 +273,7 @@ def test_support_fails_where_a_logit_without_the_interaction_sees_nothing():
     units, everyone = planted(lambda u: (u["lon"] < 25) & u["country"].isin(["Mali", "Chad"]))
     subject = weight(
         units, treatment="w", outcome="y", covariates=["lon", "country", "x"], seed=1,
-        decisions=Weighting(score=Hajek()),
+        decisions=Weighting(score=Hajek(), overlap=Overlap(empty=None)),
     )  # fmt: skip
     result = Support().run(subject)
     assert result.verdict is Verdict.FAIL
