@@ -344,7 +344,7 @@ def _impossible(
     size: NDArray[np.float64], columns: NDArray[np.int64], names: Sequence[str], count: int
 ) -> OverlapError:
     """Name the columns whose imbalance, or whose coefficients, are the largest."""
-    worst = np.argsort(-size)[: max(1, int((size > 0.1 * size.max()).sum()))]
+    worst = np.argsort(-size)[: max(1, int((size > 0.25 * size.max()).sum()))]
     named = some(names[columns[j]] for j in worst)
     return OverlapError(
         f"No weights of {count:,} units balance the means of {named}.",

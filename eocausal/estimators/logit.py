@@ -128,7 +128,7 @@ def _separated(
     """Name the columns that separate arms: each alone, or else those whose coefficients grow."""
     alone = [j for j in range(1, z.shape[1]) if _parts(z[:, j], arm)]
     growth = np.where(np.arange(len(growth)) == 0, 0.0, growth)
-    together = np.argsort(-growth)[: int((growth > 0.1 * growth.max()).sum())]
+    together = np.argsort(-growth)[: int((growth > 0.25 * growth.max()).sum())]
     named = some(names[j] for j in alone or together)
     what = "each of them alone does" if alone else "together they do"
     return OverlapError(

@@ -135,7 +135,8 @@ def refuse_empty_regions(
             f"The {estimand} is refused: no unit of arm {name!r} occurs among {region.words()}.",
             cause=f"They are {share:.0%} of {whom}, and nothing shows their outcome in arm "
             f"{name!r}: a number would come from a model's guess.",
-            next_step=f"Estimate {_instead(data, estimand, k)}, or leave these units out and say so.",
+            next_step=f"Estimate {_instead(data, estimand, k)}, or leave these units out and say "
+            "so.",
         )
 
 

@@ -86,6 +86,12 @@ class Weighting:
                 cause="A repeat deals the units to folds anew.",
                 next_step="Give folds, and at least one repeat.",
             )
+        if self.trim is not None and not self.score.needs_propensity:
+            raise EstimationError(
+                f"{self.trim!r} has nothing to trim by with {self.score.name}.",
+                cause="Units are trimmed by their probabilities, which this score does not use.",
+                next_step="Use Hajek() or AIPW(), or leave units out yourself.",
+            )
 
     def fit(self, data: Observed, *, seed: int) -> Weighted:
         """Estimate the mean outcome under each arm.
@@ -139,6 +145,7 @@ class Weighting:
         whole = data.n
         splits = self._split(data, seed)
         probability = self._propensity(data, splits, seed)
+        clipped = 0
         if self.trim is not None and probability is not None:
             keep = self.trim.keep(probability)
             if not keep.all():
@@ -147,16 +154,19 @@ class Weighting:
                 splits = self._split(data, seed)
                 probability = self._propensity(data, splits, seed)
                 assert probability is not None
-            probability = self.trim.apply(probability)
+            used = self.trim.apply(probability)
+            clipped = int((used != probability).any(axis=1).sum())
+            probability = used
         outcome = None
         if self.score.needs_outcome:
             outcome = self.outcome_model.cross_fit(
                 data.confounders, data.y, data.arm, splits, seed=seed
             )
-        nuisances = Nuisances(probability, outcome, self._design(data, splits))
+        design = None if clipped else self._design(data, splits)
+        nuisances = Nuisances(probability, outcome, design)
         means = self.score.means(data, nuisances)
         support = arm_supports(data, means, probability, self.score.estimand)
-        return Weighted(self, data, means, nuisances, splits, support, whole - data.n)
+        return Weighted(self, data, means, nuisances, splits, support, whole - data.n, clipped)
 
     def _split(self, data: Observed, seed: int) -> Splits:
         folds = self.folds if self.score.needs_propensity or self.score.needs_outcome else None
@@ -170,7 +180,7 @@ class Weighting:
         return np.clip(found, tiny, 1 - tiny)
 
     def _design(self, data: Observed, splits: Splits) -> NDArray[np.float64] | None:
-        if splits.crossed or self.trim is not None or not isinstance(self.propensity, Logit):
+        if splits.crossed or not isinstance(self.propensity, Logit):
             return None
         return self.propensity.design(data.confounders)
 
@@ -193,8 +203,8 @@ class Weighted:
         Folds.
     support
         How many units speak for each arm.
-    n_trimmed
-        Units left out by trimming.
+    n_trimmed, n_clipped
+        Units left out by trimming, and units whose probabilities it changed.
 
     With repeats, means are medians, supports those of a median effective sample size, and weights,
     nuisances and splits those of the repeat whose effect is nearest to the median.
@@ -207,6 +217,7 @@ class Weighted:
     splits: Splits
     support: tuple[ArmSupport, ...]
     n_trimmed: int
+    n_clipped: int = 0
 
     @property
     def estimate(self) -> EffectEstimate:
@@ -244,6 +255,11 @@ class Weighted:
                 f"{self.n_trimmed:,} of {self.n_trimmed + d.n:,} units were left out "
                 f"({decided.trim!r}): the effect is that of the rest."
             )
+        if self.n_clipped:
+            notes.append(
+                f"Probabilities of {self.n_clipped:,} units were moved to the bound "
+                f"({decided.trim!r}): their weights are not those of the {decided.score.estimand}."
+            )
         return EffectEstimate.of(
             value,
             Influence(d.units.index, psi, psi),
@@ -261,6 +277,7 @@ class Weighted:
                 "ess_treated": self.support[one].ess,
                 "ess_control": self.support[zero].ess,
                 "n_trimmed": self.n_trimmed,
+                "n_clipped": self.n_clipped,
             },
         )
 
