@@ -3,8 +3,7 @@
 Names are loaded on first use, so that ``import eocausal`` imports neither torch nor rasterio.
 """
 
-from importlib import import_module
-from typing import Any
+from eocausal._lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -86,24 +85,28 @@ _PUBLIC = {
     "pool": "effects",
     "Status": "effects",
     "nearest_neighbors": "checks.embedding_space",
-    "Representation": "checks.representation",
-    "EmbeddingData": "checks.representation",
     "check": "checks.base",
-    "Leakage": "checks.leakage",
-    "Balance": "checks.balance",
-    "Attrition": "checks.overlap",
-    "TrialData": "checks.leakage",
+    "checks": "",
+    "weight": "estimators.weighting",
+    "Weighting": "estimators.weighting",
+    "AIPW": "estimators.scores",
+    "Hajek": "estimators.scores",
+    "EntropyBalancing": "estimators.scores",
+    "CBPS": "estimators.scores",
+    "Estimand": "estimators.arm_means",
+    "Crump": "estimators.trimming",
+    "Buffered": "folds",
+    "Placement": "placements",
+    "Projects": "placements",
+    "effect_surface": "estimators.effect_surface",
+    "AssignmentMechanism": "estimators.assignment",
+    "correct": "estimators.measurement",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'eocausal' has no attribute {name!r}")
-    value = getattr(import_module(f"eocausal.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _PUBLIC, globals())
 
 
 def __dir__() -> list[str]:

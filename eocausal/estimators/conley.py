@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -214,6 +214,15 @@ class Conley:
                 cause="Pairs closer than the cutoff are summed.",
                 next_step="Give a positive distance, e.g. Conley(km=50).",
             )
+
+    def __repr__(self) -> str:
+        given = [f"km={self.km:g}"]
+        given += [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if f.name != "km" and getattr(self, f.name) != f.default
+        ]
+        return f"Conley({', '.join(given)})"
 
     def variance(self, influence: Influence, units: pd.DataFrame) -> Variance:
         """Return ΣΣ K(d/c) ψᵢψⱼ; a negative value is reported and gives no standard error.
