@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -144,6 +145,7 @@ class Representation:
         told = self._told(found.predictability)
         reach = found.autocorrelation.range_km if found.autocorrelation else math.nan
         warnings = [
+            *_period_words(subject.embedding),
             *self._collapse_words(found.degeneracy),
             *self._told_words(told),
             *self._reach_words(subject.folds, found),
@@ -231,6 +233,17 @@ class Representation:
                 f"{_advice(near.range_km)}"
             ]
         return []
+
+
+def _period_words(embedding: xr.DataArray) -> list[str]:
+    unseen = json.loads(embedding.attrs.get("periods_unseen", "[]"))
+    if not unseen:
+        return []
+    named = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+    return [
+        f"No place has an image of {named}: features say nothing of that time. Look at the "
+        "failure ledger, or leave it out of the periods."
+    ]
 
 
 def _km(reach: float) -> str:

@@ -25,7 +25,7 @@ from eocausal.encoders.core import (
     Scaling,
     SequenceEncoder,
 )
-from eocausal.encoders.dates import sequence_years
+from eocausal.encoders.dates import check_periods, check_sequences, sequence_years, unseen_periods
 from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.embedding_store import (
     PartialStore,
@@ -98,7 +98,8 @@ def fit_encoder(
     CubeError
         If the cube breaks its contract, or cannot be read.
     EncoderError
-        If ``encoder`` is not one, the cube does not suit it, or no chip has a valid pixel.
+        If ``encoder`` is not one, the cube does not suit it, no chip has a valid pixel, or an
+        encoder of sequences finds no place with images of two periods.
     """
     _check_encoder(encoder)
     spec = image_spec(check_cube(cube))
@@ -107,7 +108,7 @@ def fit_encoder(
     rng = np.random.default_rng((seed, _SAMPLE_STREAM))
     chips = chips_of(cube)
     if isinstance(encoder, SequenceEncoder):
-        _check_periods(cube, encoder.name)
+        check_sequences(cube, encoder.name)
         rows = _draw(np.argwhere(seen.any(axis=1)), chips.bytes_each, rng)[:, 0]
         years = sequence_years(cube.isel(neighborhood=rows))
         sequences = _read_rows(chips, rows)
@@ -161,16 +162,6 @@ def _read_cells(chips: Chips, cells: NDArray[np.int64]) -> Float32:
             last = row
         out[i] = one[0, period]
     return out
-
-
-def _check_periods(cube: xr.Dataset, name: str) -> None:
-    if cube.sizes["period"] < 2:
-        raise EncoderError(
-            f"The cube has one period; {name} reads sequences.",
-            cause="There is no change to see in a single image.",
-            next_step="Build the cube with periods=..., e.g. period_range or dates_of, or choose "
-            "an encoder of single images.",
-        )
 
 
 def encode(
@@ -228,7 +219,7 @@ def encode(
         ``out`` features are read from there when asked for. Coordinates: ``valid`` (of a sequence
         the mean over its periods), ``date`` where the cube has it (of a sequence the latest),
         ``lon``, ``lat``. Attributes: ``encoder``, ``weights_sha256``, ``bands``,
-        ``last_image_date``.
+        ``last_image_date``, ``periods_unseen`` (those of which no place has an image).
 
     Raises
     ------
@@ -252,7 +243,7 @@ def encode(
     routed = encoder if isinstance(encoder, Routed) else Routed.alone(encoder, total)
     routed.check(spec, total)
     if routed.sequence:
-        _check_periods(cube, routed.name)
+        check_periods(cube, routed.name)
     with RoutedRunner(routed, batch_size=batch_size, device=where) as runner:
         work = _Work(cube, routed, runner)
         return work.in_memory(progress) if target is None else work.on_disk(target, progress)
@@ -341,6 +332,7 @@ def _skeleton(cube: xr.Dataset, routed: Routed) -> Skeleton:
             "weights_sha256": routed.weights_sha256,
             "bands": json.dumps(routed.bands),
             "last_image_date": _last_image_date(cube),
+            "periods_unseen": json.dumps([str(p) for p in unseen_periods(cube)]),
             **routed.attrs,
         },
     )

@@ -1,4 +1,4 @@
-"""When images were taken, as encoders of sequences are told."""
+"""When images were taken, and whether there is a sequence of them to see."""
 
 from __future__ import annotations
 
@@ -13,11 +13,50 @@ from eocausal.errors import EncoderError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["sequence_years"]
+__all__ = ["check_periods", "check_sequences", "sequence_years", "unseen_periods"]
 
 _ORIGIN = np.datetime64("2000-01-01", "D")
 _DAYS_PER_YEAR = 365.25
 _NO_DATE = ("", "None", "nan", "NaN", "<NA>", "NaT")
+
+
+def unseen_periods(cube: xr.Dataset) -> list[Any]:
+    """Labels of the periods of which no neighborhood has a valid pixel."""
+    seen = (cube["valid"] > 0).any("neighborhood").to_numpy()
+    return cube.indexes["period"][~seen].tolist()
+
+
+def check_periods(cube: xr.Dataset, name: str) -> None:
+    """Refuse a cube of one period to an encoder of sequences (``EncoderError``)."""
+    if cube.sizes["period"] < 2:
+        raise EncoderError(
+            f"The cube has one period; {name} reads sequences.",
+            cause="There is no change to see in a single image.",
+            next_step="Build the cube with periods=..., e.g. period_range or dates_of, or choose "
+            "an encoder of single images.",
+        )
+
+
+def check_sequences(cube: xr.Dataset, name: str) -> None:
+    """Refuse a cube from which an encoder of sequences cannot learn.
+
+    Raises
+    ------
+    EncoderError
+        If the cube has one period, or places with images have them of one period each.
+    """
+    check_periods(cube, name)
+    images = (cube["valid"] > 0).sum("period").to_numpy()
+    if images.max() != 1:
+        return
+    unseen = [str(label) for label in unseen_periods(cube)]
+    raise EncoderError(
+        f"No place has images of two periods; {name} reads sequences.",
+        cause="There is no change to see in a single image. Periods without any image: "
+        f"{', '.join(unseen[:5]) or 'none'}{', ...' if len(unseen) > 5 else ''}.",
+        next_step="Look at the failure ledger for the periods that are missing, or choose an "
+        "encoder of single images.",
+    )
 
 
 def sequence_years(cube: xr.Dataset) -> Float32:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eocausal.encoders.core import FittedEncoder, Float32, ImageSpec, Scaling, valid_pixels
+from eocausal.encoders.core import FittedEncoder, Float32, ImageSpec, Scaling
 from eocausal.encoders.spectral_indices import KNOWN, Index, applicable
 from eocausal.encoders.texture import MEASURES, Texture, grey_levels, texture_features
 from eocausal.errors import EncoderError
@@ -121,15 +121,10 @@ class SpectralStats:
         Raises
         ------
         EncoderError
-            If an index cannot be computed, or no pixel of the sample is valid.
+            If an index cannot be computed, or the sample has no valid pixel or does not vary.
         """
         self.check(spec)
-        if not valid_pixels(images).any():
-            raise EncoderError(
-                "No chip of the fitting sample has a valid pixel.",
-                cause="A pixel is valid where every band is finite.",
-                next_step="Look at cube['status'] and the failure ledger of the ingestion.",
-            )
+        Scaling.from_images(images, spec.bands)  # features keep the units; this only refuses
         indices = self._indices(spec)
         bounds = None
         if self.texture is not None:

@@ -31,6 +31,7 @@ from eocausal.encoders.crossfit import (
     parts_of,
     rows_of_units,
 )
+from eocausal.encoders.dates import check_sequences
 from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.fitting import (
     Setting,
@@ -141,6 +142,8 @@ def train_encoder(
     _check_decisions(architecture, objective, folds)
     spec = image_spec(check_cube(cube))
     architecture.check(spec)
+    if architecture.sequence:
+        check_sequences(cube, architecture.name)
     target = None if out is None else check_free(Path(out))
     _check_numbers(seed, readers)
     chosen = resolve_device(device)

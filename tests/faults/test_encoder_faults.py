@@ -308,7 +308,8 @@ def test_what_was_encoded_before_a_failure_is_not_encoded_again(tmp_path: Path, 
 
 
 CUT_OFF = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 sys.path.insert(0, {tests!r})
 import pytest, time
 from test_encoder_faults import make_cube, noise, small_chunks

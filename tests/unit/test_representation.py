@@ -1,5 +1,6 @@
 """What an embedding can tell: equal numbers to plain computations, and honest error rates."""
 
+import json
 import math
 
 import numpy as np
@@ -427,6 +428,21 @@ def test_unknown_covariates_are_warned_of(world):
     )
     assert result.verdict is Verdict.WARN
     assert "None of the known covariates" in result.detail
+
+
+def test_periods_without_any_image_are_warned_of(world):
+    sound, known = world
+    few = sound.assign_attrs(periods_unseen='["2016"]')
+    many = sound.assign_attrs(periods_unseen=json.dumps([str(y) for y in range(2010, 2017)]))
+    for array, words in (
+        (few, "No place has an image of 2016:"),
+        (many, "No place has an image of 2010, 2011, 2012, 2013, 2014 and 2 more:"),
+    ):
+        result = Representation(permutations=99).run(
+            EmbeddingData(array, known, SpatialBlocks(km=120))
+        )
+        assert result.verdict is Verdict.WARN
+        assert result.detail.startswith(words)
 
 
 def test_collapse_is_warned_of():

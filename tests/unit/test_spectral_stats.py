@@ -239,6 +239,14 @@ def test_a_chip_with_no_valid_pixel_is_nan_and_others_do_not_mind():
     )
 
 
+def test_a_sample_of_one_constant_is_refused():
+    images = np.full_like(chips(), 0.3)
+    with pytest.raises(EncoderError, match="hold one constant value"):
+        SpectralStats().fit(images, spec(), seed=0)
+    images[0, 0] = 0.4
+    assert np.isfinite(SpectralStats().fit(images, spec(), seed=0).transform(images)).all()
+
+
 def test_digital_numbers_are_as_good_as_reflectance():
     images = np.rint(chips() * 10_000)
     found = features_by_name(SpectralStats((0.5,), (), None), images, spec(units="DN"))

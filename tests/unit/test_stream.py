@@ -1,5 +1,6 @@
 """Streaming: chips straight from the store, folded networks, sequences and their dates."""
 
+import json
 import threading
 from collections import Counter
 from pathlib import Path
@@ -376,6 +377,28 @@ def test_one_period_is_no_sequence():
     for encoder in (TREND, fitted):
         with pytest.raises(EncoderError, match="has one period"):
             encode(cube.isel(period=[0]), encoder)
+
+
+def test_places_with_one_image_each_are_no_sequences():
+    cube = sequence_cube()
+    cube["valid"][:, 1:] = 0.0
+    cube["image"][:, 1:] = np.nan
+    words = "No place has images of two periods.*without any image: p1, p2, p3"
+    with pytest.raises(EncoderError, match=words):
+        encode(cube, TREND)
+    cube = sequence_cube()
+    once = np.arange(cube.sizes["neighborhood"]) % 4 == np.arange(4)[:, None]
+    cube["valid"] = cube["valid"].where(once.T, 0.0)
+    with pytest.raises(EncoderError, match="No place has images of two periods"):
+        encode(cube, TREND)
+
+
+def test_periods_without_any_image_are_told():
+    cube = sequence_cube()
+    assert json.loads(encode(cube, TREND).attrs["periods_unseen"]) == ["p2"]
+    assert json.loads(encode(cube, RandomConv(8)).attrs["periods_unseen"]) == ["p2"]
+    whole = encode(cube.isel(period=[0, 1, 3]), TREND)
+    assert json.loads(whole.attrs["periods_unseen"]) == []
 
 
 def test_nothing_to_see_in_any_sequence():

@@ -288,6 +288,15 @@ def test_sequences_are_read_with_their_dates():
     assert np.corrcoef(p.dropna(), units["bright"].to_numpy()[p.notna()])[0, 1] > 0.5
 
 
+def test_places_with_one_image_each_teach_no_sequence():
+    cube, units = bright_world(periods=4)
+    cube["image"][:, 1:] = np.nan
+    cube["valid"][:, 1:] = 0
+    for few in (cube, cube.isel(period=[0])):
+        with pytest.raises(EncoderError, match="There is no change to see in a single image"):
+            trained(cube=few, units=units, architecture=Tiny(sequence=True))
+
+
 class _LoudAndFaint(torch.nn.Module):
     """Means of the bands: the one that tells treatment is a hundred times smaller."""
 
