@@ -98,8 +98,8 @@ class Overlap:
     units (an arm that is small but evenly weighted is a small study, not a lack of overlap), if
     one unit carries more than ``max_share`` of its weight, or if an arm of at least ``min_ess``
     units has none where it is least likely (:attr:`ArmSupport.absent`): there the other arm has no
-    counterpart at all, and weights, being finite, do not show it. It is warned about below
-    ``warn_share`` of its units.
+    counterpart at all, and weights, being finite, do not show it. ``min_ess=0`` turns this off as
+    well as the first. An arm is warned about below ``warn_share`` of its units.
 
     An effect is refused, too, if regions of the table's columns in which an arm does not occur
     hold at least ``empty`` of the population; None: none are looked for.
@@ -117,7 +117,7 @@ class Overlap:
             for a in arms
             if (a.ess < self.min_ess and a.ess < 0.5 * a.n)
             or (a.largest > self.max_share and a.n > 2 / self.max_share)
-            or (a.absent and a.n >= self.min_ess)
+            or (a.absent and a.n >= self.min_ess > 0)
         ]
 
     def warned(self, arms: Sequence[ArmSupport]) -> list[ArmSupport]:
