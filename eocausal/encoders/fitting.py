@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +27,14 @@ from eocausal.encoders.checkpoints import (
     write_checkpoint,
 )
 from eocausal.encoders.core import Scaling
-from eocausal.encoders.devices import float32_arithmetic, halved
+from eocausal.encoders.determinism import deterministic, seeded_modules, stream
+from eocausal.encoders.devices import halved
 from eocausal.encoders.objectives import Labels, Objective, Targets, TrainingHead
 from eocausal.encoders.schedule import TrainingSchedule
 from eocausal.encoders.training_chips import ChipReader, read_ahead, to_device
 from eocausal.errors import EncoderError
 
-__all__ = ["Setting", "Task", "Trained", "first_features", "fit_network", "stream"]
+__all__ = ["Setting", "Task", "Trained", "first_features", "fit_network"]
 
 Int64 = NDArray[np.int64]
 View = tuple[torch.Tensor, ...]
@@ -84,42 +84,6 @@ class Trained:
 
 class _DivergedError(Exception):
     """The loss or its gradient is not finite."""
-
-
-def stream(seed: int, *numbers: int) -> np.random.Generator:
-    """Return the generator of one purpose."""
-    return np.random.default_rng((seed, *numbers))
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Ask torch for algorithms that give the same sums every time; settings are put back.
-
-    On CUDA, products of matrices are only so if CUBLAS_WORKSPACE_CONFIG=:4096:8 was set before.
-    """
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
-    memory.fill_uninitialized_memory = False
-    try:
-        with float32_arithmetic():
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        memory.fill_uninitialized_memory = fill
-
-
-@contextmanager
-def _seeded_modules(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed what modules draw from torch's global generators (dropout), and put these back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed(seed)
-        yield
 
 
 class _Loop:
@@ -236,10 +200,10 @@ class _Loop:
 
     def _gradient(self, views: list[View], targets: Targets | None, seed: int) -> float:
         self.optimiser.zero_grad(set_to_none=True)
-        with _seeded_modules(seed - 1, self.setting.device):
+        with seeded_modules(seed - 1, self.setting.device):
             anchors = self._anchors(views)
         if self.part >= len(views[0][0]):
-            with _seeded_modules(seed, self.setting.device):
+            with seeded_modules(seed, self.setting.device):
                 features = torch.stack([self._run(self.network, view) for view in views])
             loss = self.head.loss(features, targets, anchors)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -258,7 +222,7 @@ class _Loop:
         found: list[list[torch.Tensor]] = [[] for _ in views]
         with torch.no_grad():
             for index, (v, part) in enumerate(pieces):
-                with _seeded_modules(seed + index, self.setting.device):
+                with seeded_modules(seed + index, self.setting.device):
                     found[v].append(self._run(self.network, part))
         features = torch.stack([torch.cat(view) for view in found]).requires_grad_()
         loss = self.head.loss(features, targets, anchors)
@@ -266,7 +230,7 @@ class _Loop:
         assert features.grad is not None
         wanted = [piece for view in features.grad for piece in view.split(self.part)]
         for index, ((_, part), gradient) in enumerate(zip(pieces, wanted, strict=True)):
-            with _seeded_modules(seed + index, self.setting.device):
+            with seeded_modules(seed + index, self.setting.device):
                 self._run(self.network, part).backward(gradient)  # type: ignore[no-untyped-call]
         return loss.item()
 
@@ -370,7 +334,7 @@ def first_features(
     """
     task = Task(0, cells, cells[:0], None, scaling, "")
     head = setting.objective.head(n_features, seed=setting.seed)
-    with _deterministic(setting.device), _seeded_modules(setting.seed, setting.device):
+    with deterministic(setting.device), seeded_modules(setting.seed, setting.device):
         return _Loop(setting, task, copy.deepcopy(network), head).first_features()
 
 
@@ -410,7 +374,7 @@ def fit_network(
     head = setting.objective.head(n_features, seed=setting.seed)
     labels = None if task.labels is None else task.labels.rows(task.training)
     head.begin(network, labels)
-    with _deterministic(setting.device):
+    with deterministic(setting.device):
         loop = _Loop(setting, task, network, head)
         known = None if checkpoint is None else read_checkpoint(checkpoint, task.key)
         if known is None:

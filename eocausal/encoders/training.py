@@ -32,6 +32,7 @@ from eocausal.encoders.crossfit import (
     rows_of_units,
 )
 from eocausal.encoders.dates import check_sequences
+from eocausal.encoders.determinism import stream
 from eocausal.encoders.devices import resolve_device
 from eocausal.encoders.fitting import (
     Setting,
@@ -39,7 +40,6 @@ from eocausal.encoders.fitting import (
     Trained,
     first_features,
     fit_network,
-    stream,
 )
 from eocausal.encoders.objectives import Labels, Objective, average_labels
 from eocausal.encoders.schedule import TrainingSchedule

@@ -99,6 +99,7 @@ def test_features_are_those_of_torchvision_before_the_head(tmp_path, architectur
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_gives_its_class_token_at_any_size():
     from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -320,7 +321,7 @@ def test_scaling_of_a_card_and_of_a_sample_differ(resnet):
     assert resnet.fit(images, spec(), seed=0).scaling == Scaling.from_images(images, RGB)
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_t"])
+@pytest.mark.parametrize("name", [pytest.param("vit_b_16", marks=pytest.mark.slow), "swin_t"])
 def test_random_weights_do_not_depend_on_the_global_seed(name):
     drawn = []
     for seed in (1, 2):

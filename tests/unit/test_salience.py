@@ -432,6 +432,7 @@ def trained():
     ), made.planted[640:], shapes  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [IntegratedGradients(16), Occlusion(5, 3)], ids=["integrated", "occlusion"]
 )
@@ -443,6 +444,7 @@ def test_a_trained_network_looks_at_the_planted_objects(trained, method):
     assert among.contrast > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [IntegratedGradients(8), Occlusion(5, 3)], ids=["integrated", "occlusion"]
 )
