@@ -34,7 +34,7 @@ class Simultaneous:
     estimates
         All estimates given, in their order.
     critical
-        Standard errors on either side of each estimate.
+        Standard errors on either side of an estimate; the most, where degrees of freedom differ.
     joint
         (K,) True for the estimates that share the level; refused ones do not.
     p_joint
@@ -42,6 +42,8 @@ class Simultaneous:
         this one; NaN where ``joint`` is False.
     level
         Joint level.
+    halves
+        (K,) half widths of the intervals; NaN where ``joint`` is False.
     """
 
     estimates: tuple[EffectEstimate, ...]
@@ -49,6 +51,7 @@ class Simultaneous:
     joint: NDArray[np.bool_]
     p_joint: NDArray[np.float64]
     level: float
+    halves: NDArray[np.float64]
 
     def records(self) -> list[dict[str, Any]]:
         """Return the record of each estimate with its joint interval and p- and q-values.
@@ -60,7 +63,7 @@ class Simultaneous:
         q = benjamini_hochberg(np.where(self.joint, kept, np.nan))
         rows = []
         for k, item in enumerate(self.estimates):
-            half = self.critical * item.std_error if self.joint[k] else math.nan
+            half = float(self.halves[k])
             rows.append(
                 {
                     **item.record(),
@@ -80,9 +83,15 @@ class Simultaneous:
         """Say how many effects are told from none."""
         found = int((self.p_joint[self.joint] < 1 - self.level).sum())
         out = len(self.estimates) - int(self.joint.sum())
+        own = [
+            half / item.std_error
+            for half, item, use in zip(self.halves, self.estimates, self.joint, strict=True)
+            if use
+        ]
+        least = f"{min(own):.2f} to " if self.critical - min(own) >= 0.005 else ""
         text = (
             f"{found} of {int(self.joint.sum())} effects differ from none with intervals that all "
-            f"hold together at {self.level:.0%} (±{self.critical:.2f} standard errors)."
+            f"hold together at {self.level:.0%} (±{least}{self.critical:.2f} standard errors)."
         )
         return text + (f" {out} refused and left out." if out else "")
 
@@ -98,8 +107,10 @@ def simultaneous(
 
     The largest |t| is simulated from the normal distribution with the covariance of the estimates
     (max-t; Montiel Olea & Plagborg-Møller 2019, Journal of Applied Econometrics 34:1; for
-    influence values Belloni et al. 2018), divided by a common χ with the smallest degrees of
-    freedom. The covariance comes from the joint influence values under the variance rule of the
+    influence values Belloni et al. 2018), divided by χ with each estimate's own degrees of freedom
+    and in step with each other. Where these differ, the smallest p-value takes the place of the
+    largest |t|, so that an estimate with few does not widen the intervals of the others more than
+    its own share. The covariance comes from the joint influence values under the variance rule of the
     estimates, so that effects that share controls or neighbours cost less than independent ones.
 
     Parameters
@@ -145,28 +156,42 @@ def simultaneous(
             next_step="Give them one with with_vcov().",
         )
     covariance = joint_covariance_of(used)
-    df = min(e.df for e in used)
-    largest = _largest(covariance, df, draws, np.random.default_rng(seed))
-    t = np.array([abs(e.estimate) / e.std_error for e in used])
+    df = np.array([e.df for e in used])
+    error = np.array([e.std_error for e in used])
+    draw = _t_draws(covariance, df, draws, np.random.default_rng(seed))
+    least = np.sort(_tails(np.abs(draw), df).min(axis=1))
+    own = _tails(np.array([[abs(e.estimate) for e in used]]) / error, df)[0]
     p = np.full(len(joint), np.nan)
-    p[joint] = (1 + len(largest) - np.searchsorted(largest, t)) / (1 + len(largest))
-    critical = float(np.quantile(largest, level))
-    alone = float(stats.t.ppf(0.5 + level / 2, df))
-    return Simultaneous(tuple(estimates), max(critical, alone), joint, p, level)
+    p[joint] = (1 + np.searchsorted(least, own, side="right")) / (1 + len(least))
+    tail = min(float(np.quantile(least, 1 - level)), 1 - level)
+    critical = stats.t.isf(tail / 2, df)
+    halves = np.full(len(joint), np.nan)
+    halves[joint] = critical * error
+    return Simultaneous(tuple(estimates), float(critical.max()), joint, p, level, halves)
 
 
-def _largest(
-    covariance: NDArray[np.float64], df: float, draws: int, rng: np.random.Generator
+def _t_draws(
+    covariance: NDArray[np.float64],
+    df: NDArray[np.float64],
+    draws: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Draw the largest |t|, sorted."""
+    """Draw (draws, K) t-statistics of no effects."""
     scale = np.sqrt(np.diag(covariance))
     value, vector = np.linalg.eigh(covariance / np.outer(scale, scale))
     root = vector * np.sqrt(np.maximum(value, 0.0))
     root /= np.sqrt((root**2).sum(axis=1))[:, None]
-    z = np.abs(rng.standard_normal((draws, len(scale))) @ root.T).max(axis=1)
-    if math.isfinite(df):
-        z /= np.sqrt(rng.chisquare(df, draws) / df)
-    return np.sort(z)
+    t = rng.standard_normal((draws, len(scale))) @ root.T
+    finite = np.unique(df[np.isfinite(df)])
+    common = rng.random(draws) if len(finite) else np.empty(0)
+    for freedom in finite:
+        t[:, df == freedom] /= np.sqrt(stats.chi2.ppf(common, freedom) / freedom)[:, None]
+    return np.asarray(t)
+
+
+def _tails(t: NDArray[np.float64], df: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the two-sided p-values of (..., K) statistics."""
+    return np.asarray(2 * stats.t.sf(t, df))
 
 
 def benjamini_hochberg(

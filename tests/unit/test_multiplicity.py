@@ -89,6 +89,24 @@ def test_few_degrees_of_freedom_widen(units):
     assert few > many + 0.3
 
 
+def test_an_estimate_with_few_degrees_of_freedom_widens_its_own_interval_only(units):
+    psi = orthogonal(8)
+    alike = simultaneous(estimates_of(psi, units), seed=1)
+    few = [*estimates_of(psi[:, :1], units, df=3.0), *estimates_of(psi[:, 1:], units)]
+    found = simultaneous(few, seed=1)
+    np.testing.assert_allclose(found.halves[1:], alike.halves[1:], rtol=0.02)
+    assert found.halves[0] > 2 * alike.halves[0]
+    assert "standard errors)" in found.summary()
+    assert " to " in found.summary()
+    rng = np.random.default_rng(3)
+    t = rng.normal(size=(4000, 8))
+    t[:, 0] /= np.sqrt(rng.chisquare(3, 4000) / 3)
+    error = np.array([e.std_error for e in few])
+    assert np.mean((np.abs(t) * error <= found.halves).all(axis=1)) == pytest.approx(
+        0.95, abs=0.012
+    )
+
+
 def test_records_and_summary(units):
     values = [0.0, 2.5, 5.0]
     items = estimates_of(orthogonal(3), units, values=values)
