@@ -1,11 +1,13 @@
 """What the README shows is true: its study is valid and its Python runs."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -26,7 +28,7 @@ def block(language, number=0):
 
 def test_every_block_is_tested():
     assert len(re.findall(r"```yaml\n", README)) == 3
-    assert len(re.findall(r"```python\n", README)) == 3
+    assert len(re.findall(r"```python\n", README)) == 5
 
 
 def test_study_that_ingests_is_valid(tmp_path):
@@ -96,6 +98,36 @@ def test_python_that_trains_runs(tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "salience").glob("*.tif"))) >= 5
 
 
+@pytest.mark.slow
+def test_python_that_weights_runs(tmp_path, monkeypatch, capsys):
+    files = render_world(WorldConfig(seed=5, scenes_per_year=1), tmp_path / "w")
+    (tmp_path / "w" / "scenes").rename(tmp_path / "scenes")
+    places = gpd.read_file(files.neighborhoods).set_index("neighborhood")
+    places.rename_axis("village").reset_index().to_file(tmp_path / "villages.gpkg")
+    truth = json.loads(files.truth.read_text(encoding="utf-8"))
+    wealth = pd.read_csv(files.wealth)
+    last = wealth[wealth["year"] == wealth["year"].max()].set_index("neighborhood")["wealth"]
+    begun = {name: place["aid_start"] for name, place in truth["neighborhoods"].items()}
+    villages = pd.DataFrame(places[["lon", "lat"]]).assign(
+        wealth=last, road=pd.Series(begun).notna().astype(int)
+    )
+    monkeypatch.chdir(tmp_path)
+    made = {"villages": villages}
+    exec(block("python", 3), made)
+    said = capsys.readouterr().out
+    assert "CheckResult(PASS Balance after weighting" in said
+    assert "FAIL" not in said
+    effect = made["fitted"].estimate
+    true = truth["aid"]["ate_transport"]
+    assert effect.ci_low < true < effect.ci_high
+    assert (tmp_path / "effects.gpkg").exists()
+    rng = np.random.default_rng(0)
+    seen = 0.5 * last + rng.normal(0, 0.2, len(last))
+    known = last.where(rng.random(len(last)) < 0.5)
+    exec(block("python", 4), {"villages": villages.assign(predicted_wealth=seen, wealth=known)})
+    assert "prediction" in capsys.readouterr().out
+
+
 def test_study_is_valid(tmp_path):
     path = tmp_path / "my_trial.yaml"
     path.write_text(block("yaml"), encoding="utf-8")
@@ -125,4 +157,6 @@ def test_every_public_name_exists_and_is_documented():
     for name in eo.__all__:
         if name != "__version__":
             assert getattr(eo, name).__doc__, name
-    assert len(eo.__all__) <= 90
+    for name in eo.checks.__all__:
+        assert getattr(eo.checks, name).__doc__, name
+    assert len(eo.__all__) <= 95
