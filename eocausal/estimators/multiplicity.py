@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,8 +108,8 @@ def simultaneous(
     (max-t; Montiel Olea & Plagborg-Møller 2019, Journal of Applied Econometrics 34:1; for
     influence values Belloni et al. 2018), divided by χ with each estimate's own degrees of freedom
     and in step with each other. Where these differ, the smallest p-value takes the place of the
-    largest |t|, so that an estimate with few does not widen the intervals of the others more than
-    its own share. The covariance comes from the joint influence values under the variance rule of the
+    largest |t|, so that an estimate with few widens its own interval and hardly those of others.
+    The covariance comes from the joint influence values under the variance rule of the
     estimates, so that effects that share controls or neighbours cost less than independent ones.
 
     Parameters
