@@ -29,6 +29,8 @@ class Effects:
         What was learned on the way, by name.
     note
         What a reader should know about this correction of this study.
+    warned
+        Whether the note is a warning.
     df
         Degrees of freedom.
     """
@@ -37,6 +39,7 @@ class Effects:
     influence: NDArray[np.float64]
     numbers: Mapping[str, float]
     note: str = ""
+    warned: bool = False
     df: float = float("inf")
 
 
@@ -51,6 +54,11 @@ class Correction(Protocol):
     @property
     def trusts_map(self) -> bool:
         """Whether it takes predictions to err alike in all arms, given the true outcome."""
+        ...
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it needs units with a measured outcome."""
         ...
 
     def effects(self, known: Labelled, *, seed: int) -> Effects:

@@ -21,9 +21,10 @@ from eocausal.estimators.randomized import numeric_columns, outcome_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from eocausal.estimators.arm_means import ArmMeans
     from eocausal.estimators.weighting import Weighted
 
-__all__ = ["Labelled", "Pairs", "draw_labels", "labelled_study", "predicted_study"]
+__all__ = ["Labelled", "Pairs", "draw_labels", "labelled_study", "means_of", "predicted_study"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +98,27 @@ class Labelled:
         return out
 
 
+def means_of(study: Weighted, y: NDArray[np.float64], *, seed: int) -> ArmMeans:
+    """Estimate the arms' means of other outcomes with a study's probabilities and folds.
+
+    Parameters
+    ----------
+    study
+        The analysis.
+    y
+        (n,) outcomes of its units; the outcome model is fitted anew on them.
+    seed
+        Of the outcome model.
+    """
+    data, nuisances, decided = replace(study.data, y=y), study.nuisances, study.decisions
+    if decided.score.needs_outcome:
+        outcome = decided.outcome_model.cross_fit(
+            data.confounders, y, data.arm, study.splits, seed=seed
+        )
+        nuisances = replace(nuisances, outcome=outcome)
+    return decided.score.means(data, nuisances)
+
+
 def predicted_study(fitted: Weighted, prediction: str, *, seed: int = 0) -> Weighted:
     """Put a column of predictions in the place of the outcome and keep everything else.
 
@@ -126,13 +148,13 @@ def predicted_study(fitted: Weighted, prediction: str, *, seed: int = 0) -> Weig
             next_step="Name the column of predictions.",
         )
     moved = replace(data, y=outcome_of(data.units, prediction), outcome=prediction)
-    nuisances = fitted.nuisances
-    if fitted.decisions.score.needs_outcome:
-        outcome = fitted.decisions.outcome_model.cross_fit(
+    nuisances, decided = fitted.nuisances, fitted.decisions
+    if decided.score.needs_outcome:
+        outcome = decided.outcome_model.cross_fit(
             moved.confounders, moved.y, moved.arm, fitted.splits, seed=seed
         )
         nuisances = replace(nuisances, outcome=outcome)
-    means = fitted.decisions.score.means(moved, nuisances)
+    means = decided.score.means(moved, nuisances)
     return replace(fitted, data=moved, means=means, nuisances=nuisances)
 
 
@@ -156,9 +178,11 @@ def draw_labels(n: int, share: float, *, seed: int) -> NDArray[np.bool_]:
 
 def labelled_study(
     study: Weighted,
-    measured: str,
+    measured: str | None,
     labelled: str | NDArray[np.bool_] | None = None,
     calibration: pd.DataFrame | None = None,
+    *,
+    needed: bool = True,
 ) -> Labelled:
     """Join the analysis of predictions with what was measured, and check it.
 
@@ -167,13 +191,15 @@ def labelled_study(
     study
         Analysis of the predictions.
     measured
-        Column of measurements, in the units or in the calibration table.
+        Column of measurements, in the units or in the calibration table; None if there are none.
     labelled
         Column of yes and no, or (n,) booleans: units whose measurement may be used; default those
         that have one.
     calibration
         Units outside the study, with columns of the same names for prediction and measurement.
         Units with the label of one of the study are that unit.
+    needed
+        Whether a study without any measurement is refused.
 
     Raises
     ------
@@ -184,7 +210,20 @@ def labelled_study(
     EstimationError, MissingColumnError, EmptyInputError, DuplicateIdError
     """
     data = study.data
-    mask = _mask(data.units, measured, labelled, calibration is None)
+    if measured is None:
+        nothing = np.zeros(data.n, dtype=bool)
+        _refuse_unlabelled(nothing, "that is named", needed)
+        empty = np.zeros(0)
+        pairs = Pairs(empty, empty, np.zeros(0, dtype=np.int64))
+        return Labelled(study, "", np.full(data.n, np.nan), nothing, data.units, pairs)
+    if measured in (data.outcome, data.treatment):
+        raise EstimationError(
+            f"{measured!r} is the column of predictions or the treatment.",
+            cause="Predictions are corrected by measurements of the same thing, another column.",
+            next_step="Name the measured outcome.",
+        )
+    mask = _mask(data.units, measured, labelled, calibration is not None)
+    _refuse_unlabelled(mask, repr(measured), needed and calibration is None)
     truth = np.full(data.n, np.nan)
     if mask.any():
         truth[mask] = numeric_columns(data.units[mask], [measured], what="measured outcome")[:, 0]
@@ -207,9 +246,9 @@ def _mask(
     units: pd.DataFrame,
     measured: str,
     labelled: str | NDArray[np.bool_] | None,
-    needed: bool,
+    elsewhere: bool,
 ) -> NDArray[np.bool_]:
-    if not needed and labelled is None and measured not in units:
+    if elsewhere and labelled is None and measured not in units:
         return np.zeros(len(units), dtype=bool)
     check_columns(units, [measured], what="units table")
     present = units[measured].notna().to_numpy()
@@ -221,15 +260,18 @@ def _mask(
             cause="A label is a measurement.",
             next_step="Complete the column, or mark these units as not labelled.",
         )
+    return mask
+
+
+def _refuse_unlabelled(mask: NDArray[np.bool_], measured: str, needed: bool) -> None:
     if needed and not mask.any():
         raise OutcomeError(
-            f"No unit has a measured outcome {measured!r}.",
+            f"No unit has a measured outcome {measured}.",
             cause="How predictions err can only be learned where the outcome was measured.",
             next_step="Measure it for a random sample of units in each arm, or give a calibration "
             "table of other places; without either the effect stays attenuated by an unknown "
             "factor.",
         )
-    return mask
 
 
 def _booleans(units: pd.DataFrame, labelled: str | NDArray[np.bool_]) -> NDArray[np.bool_]:

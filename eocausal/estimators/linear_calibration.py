@@ -12,7 +12,7 @@ import numpy as np
 
 from eocausal.errors import EstimationError
 from eocausal.estimators.corrections import Effects
-from eocausal.estimators.prediction_error import line_through
+from eocausal.estimators.prediction_error import bend_of, line_through
 
 if TYPE_CHECKING:
     from eocausal.estimators.labelled import Labelled
@@ -33,9 +33,12 @@ class LinearCalibration:
     clear
         Refuse where the slope is fewer than this many standard errors above 0: the ratio has
         then no finite interval (Fieller 1954, JRSS B 16:175).
+    alpha
+        Warn if slopes below and above the median outcome differ with a smaller p-value.
     """
 
     clear: float = 3.0
+    alpha: float = 0.01
 
     @property
     def name(self) -> str:
@@ -45,6 +48,11 @@ class LinearCalibration:
     @property
     def trusts_map(self) -> bool:
         """True: labels teach only how predictions follow the outcome."""
+        return True
+
+    @property
+    def needs_labels(self) -> bool:
+        """True."""
         return True
 
     def effects(self, known: Labelled, *, seed: int) -> Effects:
@@ -60,8 +68,8 @@ class LinearCalibration:
         if line.slope <= self.clear * error:
             raise EstimationError(
                 f"The slope of prediction on measurement is {line.slope:.3g} (SE {error:.2g}).",
-                cause="The map hardly follows the outcome, or there are too few labels: dividing by "
-                "it gives any number.",
+                cause="The map hardly follows the outcome, or labels are few: dividing by "
+                "the slope gives any number.",
                 next_step="Use labels by themselves, PredictionPowered(), or a better map.",
             )
         means = known.study.means
@@ -71,4 +79,13 @@ class LinearCalibration:
         np.add.at(influence, known.pairs.at, -np.outer(line.influence, value) / line.slope)
         numbers = {"slope": line.slope, "slope_error": error, "r2": line.r2}
         note = f"Divided by the slope of prediction on measurement, {line.slope:.3f}."
-        return Effects(value, influence, numbers, note)
+        bend = bend_of(known.pairs)
+        bent = bend is not None and bend.p_value < self.alpha
+        if bend is not None:
+            numbers |= {"slope_below": bend.below, "slope_above": bend.above}
+        if bend is not None and bent:
+            note += (
+                f" That slope is {bend.below:.3f} below the median outcome and {bend.above:.3f} "
+                "above: the error is not linear, and the effect may be off by such a factor."
+            )
+        return Effects(value, influence, numbers, note, warned=bent)

@@ -24,7 +24,7 @@ from eocausal.estimators.labelled import (
     predicted_study,
 )
 from eocausal.estimators.linear_calibration import LinearCalibration
-from eocausal.estimators.prediction_error import prediction_slope, treatment_in_error
+from eocausal.estimators.prediction_error import higher, prediction_slope, treatment_in_error
 from eocausal.estimators.prediction_powered import PredictionPowered
 from eocausal.estimators.tweedie import Tweedie
 
@@ -101,11 +101,11 @@ class Corrected:
             units=units,
             vcov=naive.vcov,
             level=naive.level,
-            status=Status.WARNED if study.decisions.overlap.warned(study.support) else Status.OK,
+            status=Status.WARNED if found.warned else naive.status,
             note=" ".join(part for part in (naive.note, found.note) if part),
             extra={
                 **naive.extra,
-                "outcome": self.known.measured,
+                "outcome": self.known.measured or study.data.outcome,
                 "prediction": study.data.outcome,
                 "correction": self.correction.name,
                 "naive": naive.estimate,
@@ -131,7 +131,7 @@ class Corrected:
 def correct(
     fitted: Weighted,
     *,
-    measured: str,
+    measured: str | None = None,
     labelled: str | NDArray[np.bool_] | None = None,
     calibration: pd.DataFrame | None = None,
     correction: Correction | None = None,
@@ -144,7 +144,8 @@ def correct(
     fitted
         The analysis of predictions: its outcome is the column of predictions.
     measured
-        Column of the measured outcome; missing where it was not measured.
+        Column of the measured outcome; missing where it was not measured. Draws of a model can be
+        combined without (:class:`~eocausal.estimators.imputation.MultipleImputation`).
     labelled
         Column of yes and no, or (n,) booleans: units whose measurement may be used; default those
         that have one.
@@ -186,11 +187,11 @@ def correct(
     >>> abs(fixed.estimate.estimate - 2) < 4 * fixed.estimate.std_error
     True
     """
-    known = labelled_study(fitted, measured, labelled, calibration)
-    decided = correction
-    if decided is None:
-        decided = PredictionPowered() if known.labelled.any() else LinearCalibration()
-    return Corrected(decided, known, decided.effects(known, seed=seed))
+    needed = correction is None or correction.needs_labels
+    known = labelled_study(fitted, measured, labelled, calibration, needed=needed)
+    if correction is None:
+        correction = PredictionPowered() if known.labelled.any() else LinearCalibration()
+    return Corrected(correction, known, correction.effects(known, seed=seed))
 
 
 def corrected_table(
@@ -327,5 +328,5 @@ def _trust(known: Labelled) -> str:
         return f"{rests}that could not be tested: {error.fact}"
     return rests + (
         f"on {found.extra['n_labelled']:,} labelled units the treated are predicted "
-        f"{found.estimate:.3g} higher than others of the same outcome (p = {found.p_value:.2g})."
+        f"{higher(found.estimate)} than others of the same outcome (p = {found.p_value:.2g})."
     )

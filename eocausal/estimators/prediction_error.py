@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from eocausal.effects import EffectEstimate, Influence
 from eocausal.errors import EstimationError, OneArmError
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 
     from eocausal.estimators.labelled import Labelled, Pairs
 
-__all__ = ["Line", "least_squares", "line_through", "prediction_slope", "treatment_in_error"]
+__all__ = [
+    "Bend",
+    "Line",
+    "bend_of",
+    "higher",
+    "least_squares",
+    "line_through",
+    "prediction_slope",
+    "refuse_few",
+    "treatment_in_error",
+]
 
 FEWEST = 10
 """Fewer pairs than this teach nothing about how predictions err."""
@@ -96,6 +107,40 @@ def line_through(pairs: Pairs) -> Line:
     (intercept, slope), influence, _ = least_squares(x, pairs.prediction)
     r = np.corrcoef(pairs.prediction, pairs.measured)[0, 1]
     return Line(float(slope), float(intercept), influence[:, 1], float(r**2))
+
+
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """Whether predictions follow measurements along a line.
+
+    Attributes
+    ----------
+    below, above
+        Slopes of prediction on measurement on either side of the median measurement, of two lines
+        that meet there.
+    p_value
+        Of no difference.
+    """
+
+    below: float
+    above: float
+    p_value: float
+
+
+def bend_of(pairs: Pairs) -> Bend | None:
+    """Compare the slopes below and above the median; None if too few units are on a side.
+
+    A correction that takes the error to be linear is off where effects move outcomes in a range
+    with another slope.
+    """
+    beyond = np.maximum(pairs.measured - np.median(pairs.measured), 0.0)
+    if min((beyond > 0).sum(), (beyond == 0).sum()) < FEWEST:
+        return None
+    x = np.stack([np.ones(pairs.n), pairs.measured, beyond], axis=1)
+    (_, below, more), influence, _ = least_squares(x, pairs.prediction)
+    error = float(np.sqrt(influence[:, 2] @ influence[:, 2]))
+    p = float(2 * stats.norm.sf(abs(more) / error)) if error > 0 else 1.0
+    return Bend(float(below), float(below + more), p)
 
 
 def refuse_few(pairs: Pairs, fewest: int = FEWEST) -> None:
@@ -201,3 +246,8 @@ def _table(known: Labelled, rows: NDArray[np.int64]) -> NDArray[np.float64]:
             next_step="Test without adjusting.",
         )
     return confounders.only(TABLE).x[rows]
+
+
+def higher(shift: float) -> str:
+    """Say a shift of predictions: ``0.42 lower``."""
+    return f"{abs(shift):.3g} {'lower' if shift < 0 else 'higher'}"

@@ -100,6 +100,11 @@ class PredictionPowered:
         """False: labels of the study itself rectify the predictions."""
         return False
 
+    @property
+    def needs_labels(self) -> bool:
+        """True."""
+        return True
+
     def effects(self, known: Labelled, *, seed: int) -> Effects:
         """Estimate the effects from pseudo-outcomes of all units.
 
@@ -133,11 +138,13 @@ class PredictionPowered:
             f"{counts.sum():,} measured outcomes, with predictions of {known.study.data.n:,} units "
             f"weighing {power:.2f}."
         )
-        if counts.min() < FEW:
+        few = bool(counts.min() < FEW)
+        if few:
             note += (
                 f" An arm has only {counts.min()} of them: the interval may be somewhat too short."
             )
-        return Effects(value - value[0], known.spread(influence - influence[:, :1]), numbers, note)
+        spread = known.spread(influence - influence[:, :1])
+        return Effects(value - value[0], spread, numbers, note, warned=few)
 
     def _chance(self, known: Labelled) -> NDArray[np.float64]:
         data = known.study.data

@@ -7,7 +7,7 @@ moved towards where outcomes are common. METHODS section 2 and D12.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from eocausal.errors import EstimationError
 from eocausal.estimators.corrections import Effects
 from eocausal.estimators.density_score import density_of
+from eocausal.estimators.labelled import means_of
 from eocausal.estimators.prediction_error import refuse_few
 
 if TYPE_CHECKING:
@@ -133,6 +134,11 @@ class Tweedie:
         """True: labels teach only how far predictions are off."""
         return True
 
+    @property
+    def needs_labels(self) -> bool:
+        """True."""
+        return True
+
     def effects(self, known: Labelled, *, seed: int) -> Effects:
         """Estimate effects on the corrected predictions.
 
@@ -155,14 +161,7 @@ class Tweedie:
         width = len(sample) ** -0.2 if self.bandwidth is None else self.bandwidth
         weights = _within_arms(study.data.arm, study.means.weights, len(study.data.arms))
         score = smooth_score(sample, x, weights, bandwidth=width, keep_variance=self.keep_variance)
-        data = replace(study.data, y=known.prediction - variance * score.value)
-        nuisances = study.nuisances
-        if study.decisions.score.needs_outcome:
-            outcome = study.decisions.outcome_model.cross_fit(
-                data.confounders, data.y, data.arm, study.splits, seed=seed
-            )
-            nuisances = replace(nuisances, outcome=outcome)
-        means = study.decisions.score.means(data, nuisances)
+        means = means_of(study, known.prediction - variance * score.value, seed=seed)
         influence = known.spread(means.influence)
         np.add.at(influence, rows, -variance * score.influence)
         of_variance = ((off - off.mean()) ** 2 - variance) / pairs.n
@@ -172,7 +171,8 @@ class Tweedie:
             note += f" {n_outside:,} units are outside the range of the calibration table."
         numbers = {"sigma": float(np.sqrt(variance)), "n_outside": float(n_outside)}
         value = means.value - means.value[0]
-        return Effects(value, influence - influence[:, :1], numbers, note)
+        warned = n_outside > 0
+        return Effects(value, influence - influence[:, :1], numbers, note, warned=warned)
 
 
 def _within_arms(
