@@ -19,6 +19,7 @@ from eocausal.errors import EocausalError, StudyError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eocausal.effects import VarianceRule
     from eocausal.ingest.schedule import Scheduler
     from eocausal.studies.ingest import IngestResult
     from eocausal.studies.progress import Reporter
@@ -373,7 +374,7 @@ def weight_command(
         words.parse_score(score, estimand), model, outcomes,
         words.parse_folds(folds, lon=lon, lat=lat), repeats, words.parse_trim(trim), level=level,
     )  # fmt: skip
-    rules = [Clustered(cluster)] if cluster is not None else []
+    rules: list[VarianceRule] = [Clustered(cluster)] if cluster is not None else []
     if conley is not None:
         rules.append(words.parse_conley(conley, lon=lon, lat=lat))
     names = tuple(part.strip() for part in covariates.split(",") if part.strip())
@@ -466,13 +467,15 @@ def _print_records(records: Sequence[Any], *, as_json: bool, notes: Sequence[str
     from eocausal.reports.tables import vcov_words
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("estimand", "method", "variance"):
+    treatments = len({r.get("treatment") for r in records}) > 1
+    for name in (*(("treatment",) if treatments else ()), "estimand", "method", "variance"):
         grid.add_column(name, overflow="fold")
     for name in ("estimate", "std. error", "interval", "p", "n"):
         grid.add_column(name, justify="right", no_wrap=True)
     for r in records:
         low, high = _number(r["ci_low"]), _number(r["ci_high"])
         grid.add_row(
+            *([str(r.get("treatment", ""))] if treatments else []),
             r["estimand"], r["method"], vcov_words(r.get("vcov", "")), _number(r["estimate"]),
             _number(r["std_error"]), f"{low} to {high}" if low else "",
             _probability(r["p_value"]), f"{r['n']:,}" if r["n"] is not None else "",

@@ -271,7 +271,7 @@ class Weighted:
             status=Status.WARNED if warned else Status.OK,
             note=" ".join(notes),
             extra={
-                "treatment": a if len(d.arms) > 2 else d.treatment,
+                "treatment": _treatment(d, one, zero),
                 "outcome": d.outcome,
                 "n_treated": int((d.arm == one).sum()),
                 "ess_treated": self.support[one].ess,
@@ -291,6 +291,13 @@ class Weighted:
     def __repr__(self) -> str:
         arms = ", ".join(f"{s.arm}: {s.n} (ESS {s.ess:.0f})" for s in self.support)
         return f"Weighted({self.decisions.score.name}, {self.data.n} units; {arms})"
+
+
+def _treatment(data: Observed, one: int, zero: int) -> str:
+    """Name the treatment of a contrast in records."""
+    if len(data.arms) == 2:
+        return data.treatment
+    return data.arms[one] if zero == 0 else f"{data.arms[one]} - {data.arms[zero]}"
 
 
 def _at(arms: Sequence[str], name: str) -> int:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eocausal.contracts import check_columns
-from eocausal.errors import EocausalError, EstimationError, OverlapError
+from eocausal.errors import EstimationError, OverlapError
 from eocausal.studies.assemble import complete_covariates, read_table
 from eocausal.studies.records import plain_records
 from eocausal.studies.table_commands import Answer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from eocausal.effects import VarianceRule
     from eocausal.estimators.observational import OutcomeModel, PropensityModel
     from eocausal.estimators.scores import Score
@@ -162,7 +164,11 @@ def parse_conley(text: str, *, lon: str, lat: str) -> VarianceRule:
 
     km = _km(text)
     if km is None:
-        raise _unknown("a distance", text, ["50km"])
+        raise EstimationError(
+            f"{text!r} is not a distance in kilometres.",
+            cause="Influence values of units closer than it are taken to be correlated.",
+            next_step="Write a number, e.g. 50km.",
+        )
     return Conley(km, lon=lon, lat=lat)
 
 
@@ -193,20 +199,22 @@ class TableWeighting:
 def weight_table(path: Path, asked: TableWeighting, decisions: Weighting) -> Answer:
     """Estimate effects of a treatment that was placed, from a table.
 
-    If the effect is refused because arms do not overlap, the answer has a record that says so
-    (status ``refused``, no number) and those of the effects that can be estimated instead.
+    Of two treatments their difference is estimated too. If the effect is refused because arms do
+    not overlap, the answer has a record that says so (status ``refused``, no number) and those of
+    the effects that can be estimated instead.
 
     Raises
     ------
     LeakageError, OutcomeError, DesignError, EstimationError, StudyError
     """
     from eocausal.checks.derived_columns import refuse_derived_columns
+    from eocausal.checks.support import alternatives, refusal
     from eocausal.estimators.observational import observe
 
     units = read_table(path)
     names = list(dict.fromkeys(asked.covariates))
     check_columns(units, [asked.treatment, asked.outcome, *names], what="table")
-    complete, columns, notes, _ = complete_covariates(units, names, missing="impute")
+    complete, columns, notes = _completed(units, names)
     data = observe(
         complete, treatment=asked.treatment, outcome=asked.outcome, covariates=columns,
         untreated=asked.untreated,
@@ -218,40 +226,36 @@ def weight_table(path: Path, asked: TableWeighting, decisions: Weighting) -> Ans
     try:
         fitted = decided.fit(data, seed=asked.seed)
     except OverlapError as error:
-        records = [refusal(decided, data.treatment, data.outcome, data.n, error)]
-        records += _instead(decided, data, asked.seed)
+        records = [refusal(data, decided, error), *alternatives(data, decided, asked.seed)]
     else:
-        for effect in fitted.effects():
+        effects = fitted.effects()
+        if len(data.arms) == 3:
+            effects.append(fitted.contrast(data.arms[2], data.arms[1]))
+        for effect in effects:
             records.append(effect.record())
             records += [effect.with_vcov(rule).record() for rule in rules[1:]]
     records[0]["primary"] = True
     return Answer(plain_records(records), notes)
 
 
-def refusal(
-    decided: Weighting, treatment: str, outcome: str, n: int, error: EocausalError
-) -> dict[str, Any]:
-    """Return the record of an effect that is refused, with the reason in its note."""
-    return {
-        "estimand": str(decided.score.estimand),
-        "method": decided.score.name,
-        "estimate": None,
-        "std_error": None,
-        "ci_low": None,
-        "ci_high": None,
-        "p_value": None,
-        "n": n,
-        "level": decided.level,
-        "vcov": repr(decided.vcov),
-        "status": "refused",
-        "note": f"{error.fact} {error.cause} {error.next_step}".strip(),
-        "treatment": treatment,
-        "outcome": outcome,
-    }
+def _completed(
+    units: pd.DataFrame, names: Sequence[str]
+) -> tuple[pd.DataFrame, list[str], tuple[str, ...]]:
+    """Impute what is missing; complete columns of texts stay as they are, so that regions say them.
 
+    Returns
+    -------
+    The table, the confounders' columns, and what was done, in sentences.
+    """
+    from pandas.api import types
 
-def _instead(decided: Weighting, data: Any, seed: int) -> list[dict[str, Any]]:
-    """Return the records of what can be estimated where the effect is refused."""
-    from eocausal.checks.support import alternatives
-
-    return alternatives(data, decided, seed)
+    complete, columns, notes, _ = complete_covariates(units, names, missing="impute")
+    texts = [
+        name
+        for name in names
+        if not units[name].isna().any()
+        and not types.is_numeric_dtype(units[name])
+        and not types.is_datetime64_any_dtype(units[name])
+    ]
+    coded = tuple(f"{name}=" for name in texts)
+    return complete, [c for c in columns if not c.startswith(coded)] + texts, notes
