@@ -71,8 +71,7 @@ class ByBlocks:
 
     def variance(self, influence: Influence, units: pd.DataFrame) -> Variance:
         """Return that of :class:`~eocausal.estimators.inference.Clustered` by block."""
-        here = units.loc[influence.labels]
-        table = pd.DataFrame({"block": self.blocks.blocks(here)}, index=here.index)
+        table = pd.DataFrame({"block": self.blocks.blocks(units)}, index=units.index)
         return Clustered("block").variance(influence, table)
 
 
@@ -260,7 +259,10 @@ class _AUC:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pair:
-    """The units of one treatment and the untreated ones."""
+    """The units of one treatment and the untreated ones.
+
+    ``units`` holds those of other treatments too: blocks are cut from all.
+    """
 
     decided: AssignmentMechanism
     units: pd.DataFrame
@@ -284,11 +286,15 @@ class _Pair:
     ) -> _Pair:
         keep = (data.arm == 0) | (data.arm == k)
         return cls(
-            decided, data.units[keep], data.arms[k] if len(data.arms) > 2 else data.treatment, k,
+            decided, data.units, data.arms[k] if len(data.arms) > 2 else data.treatment, k,
             keep, (data.arm[keep] == k).astype(float), _odds_share(shares, k, keep),
             splits.fold[keep], int(splits.train.sum(axis=0).mean()),
             decided.vcov or _vcov(decided.folds),
         )  # fmt: skip
+
+    @property
+    def labels(self) -> pd.Index:
+        return self.units.index[self.keep]
 
     def probability(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.clip(_odds_share(probability, self.arm, self.keep), TINY, 1 - TINY)
@@ -331,7 +337,7 @@ class _Pair:
     ) -> Measure:
         if noise is not None and self.decided.folds is not None:
             psi = psi * widening(noise, len(np.unique(self.fold)))
-        influence = Influence(self.units.index, psi, psi)
+        influence = Influence(self.labels, psi, psi)
         found = self.vcov.variance(influence, self.units)
         error = np.sqrt(found.value + extra) if found.value >= 0 else np.nan
         return Measure(
@@ -356,7 +362,7 @@ class _Pair:
         )  # fmt: skip
 
     def _variance(self, psi: NDArray[np.float64]) -> float:
-        return self.vcov.variance(Influence(self.units.index, psi, psi), self.units).value
+        return self.vcov.variance(Influence(self.labels, psi, psi), self.units).value
 
     def difference(self, a: _AUC, b: _AUC) -> Difference:
         """Compare AUCs on the same units: ``a`` minus ``b``."""
