@@ -115,7 +115,7 @@ def _without(values: NDArray[np.float64], table: NDArray[np.float64] | None) -> 
     """Return residuals of the regression on an intercept and table columns."""
     centred = values - values.mean(axis=0)
     if table is None or table.shape[1] == 0:
-        return centred
+        return np.asarray(centred)
     z = table - table.mean(axis=0)
     spread = z.std(axis=0)
     z = z[:, spread > 0] / spread[spread > 0]
