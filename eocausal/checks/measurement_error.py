@@ -15,8 +15,8 @@ from scipy import stats
 
 from eocausal.checks.base import CheckResult, Verdict
 from eocausal.errors import EstimationError, OneArmError
+from eocausal.estimators.corrected import Corrected
 from eocausal.estimators.labelled import Labelled, labelled_study
-from eocausal.estimators.measurement import Corrected
 from eocausal.estimators.prediction_error import (
     FEWEST,
     higher,

@@ -13,7 +13,7 @@ import numpy as np
 
 from eocausal.errors import EstimationError
 from eocausal.estimators.corrections import Effects
-from eocausal.estimators.labelled import means_of
+from eocausal.estimators.predicted_study import means_of
 from eocausal.estimators.randomized import numeric_columns
 
 if TYPE_CHECKING:

@@ -15,60 +15,21 @@ import numpy as np
 from eocausal.effects import Influence
 from eocausal.errors import EstimationError, OneArmError
 from eocausal.estimators.corrections import Effects
+from eocausal.estimators.pseudo_outcomes import leverage_of, pseudo_outcome
 from eocausal.estimators.randomized import numeric_columns
 from eocausal.folds import Splits
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
-    from eocausal.estimators.arm_means import ArmMeans
+    from eocausal.effects import VarianceRule
     from eocausal.estimators.labelled import Labelled
 
-__all__ = ["PredictionPowered", "pseudo_outcome"]
+__all__ = ["PredictionPowered", "least_variance"]
 
 FEWEST = 5
 FEW = 30
-
-
-def pseudo_outcome(
-    prediction: NDArray[np.float64],
-    measured: NDArray[np.float64],
-    labelled: NDArray[np.bool_],
-    probability: NDArray[np.float64],
-    arm: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    power: float,
-) -> NDArray[np.float64]:
-    """Return (n,) outcomes of all units whose means are those of the measured outcome.
-
-    g + 1{labelled}(measured - g)/probability, where g = power · prediction + a constant of the arm
-    such that the labelled units' measured - g has the weighted mean 0. With labels drawn at random
-    its mean is that of the measured outcome for any power: a weighted mean of it is the labelled
-    units' mean of measured - power · prediction, plus power times the mean prediction of all.
-
-    Parameters
-    ----------
-    prediction, measured
-        (n,); ``measured`` is not read where not labelled.
-    labelled
-        (n,).
-    probability
-        (n,) probability that the unit was labelled.
-    arm
-        (n,) arms.
-    weights
-        (n,) weights of units within arms.
-    power
-        How far predictions are believed: 0 not at all, 1 to the letter, more where they shrink.
-    """
-    share = np.where(labelled, 1 / probability, 0.0)
-    rest = np.where(labelled, measured, 0.0) - power * prediction
-    base = power * prediction
-    for k in np.unique(arm):
-        mine = (arm == k) & labelled
-        w = weights[mine] * share[mine]
-        base[arm == k] += (w @ rest[mine]) / w.sum()
-    return np.asarray(base + share * np.where(labelled, measured - base, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +79,18 @@ class PredictionPowered:
             If the outcome model has too few labels in a fold's training units.
         """
         counts = known.by_arm()
-        arms = known.study.data.arms
-        if counts.min() < FEWEST:
-            listed = ", ".join(f"{n} in arm {a!r}" for a, n in zip(arms, counts, strict=True))
-            raise OneArmError(
-                f"Units of the study with a measured outcome: {listed}.",
-                cause=f"Predictions are rectified within arms, by {FEWEST} labelled units of each "
-                "at the very least.",
-                next_step="Measure the outcome of a random sample of each arm, or use "
-                "LinearCalibration() with labels from elsewhere, which trusts the map more.",
-            )
+        _refuse_few(known)
         chance = self._chance(known)
-        zero, one = (self._means(known, chance, p, seed) for p in (0.0, 1.0))
-        power = self._tuned(known, zero, one) if self.power is None else self.power
+        pull = leverage_of(
+            known.prediction, known.labelled, known.study.data.arm,
+            known.study.means.weights / chance, tuned=self.power is None,
+        )  # fmt: skip
+        pull *= 1 - chance
+        zero, one = (self._means(known, chance, pull, p, seed) for p in (0.0, 1.0))
+        power = self.power
+        if power is None:
+            data, rule = known.study.data, known.study.decisions.vcov
+            power = least_variance(zero.plain, one.plain, rule, data.units)
         value = zero.value + power * (one.value - zero.value)
         influence = zero.influence + power * (one.influence - zero.influence)
         numbers = {"power": power, "n_labelled": float(counts.sum())}
@@ -162,18 +122,27 @@ class PredictionPowered:
         return chance
 
     def _means(
-        self, known: Labelled, chance: NDArray[np.float64], power: float, seed: int
-    ) -> ArmMeans:
+        self,
+        known: Labelled,
+        chance: NDArray[np.float64],
+        pull: NDArray[np.float64],
+        power: float,
+        seed: int,
+    ) -> _Means:
         """Means of pseudo-outcomes; both they and their models are linear in the power."""
         study = known.study
-        data, nuisances = study.data, study.nuisances
-        y = pseudo_outcome(
-            data.y, known.truth, known.labelled, chance, data.arm, study.means.weights, power
-        )
-        moved = replace(data, y=y, outcome=known.measured)
-        if study.decisions.score.needs_outcome:
+        nuisances, score = study.nuisances, study.decisions.score
+        if score.needs_outcome:
             nuisances = replace(nuisances, outcome=self._model(known, power, seed))
-        return study.decisions.score.means(moved, nuisances)
+        found = []
+        for leverage in (np.zeros_like(pull), pull):
+            y = pseudo_outcome(
+                study.data.y, known.truth, known.labelled, chance, study.data.arm,
+                study.means.weights, power, leverage,
+            )  # fmt: skip
+            moved = replace(study.data, y=y, outcome=known.measured)
+            found.append(score.means(moved, nuisances))
+        return _Means(found[0].value, found[0].influence, found[1].influence)
 
     def _model(self, known: Labelled, power: float, seed: int) -> NDArray[np.float64]:
         """Predict the measured outcome: power · the model of predictions + that of the rest."""
@@ -188,24 +157,55 @@ class PredictionPowered:
         assert study.nuisances.outcome is not None
         return np.asarray(power * study.nuisances.outcome + fitted)
 
-    def _tuned(self, known: Labelled, zero: ArmMeans, one: ArmMeans) -> float:
-        """Return the λ of least summed variance of the effects against arm 0.
 
-        With influence values a + λ d, variances are quadratic in λ: λ = -Cov(a, d) / Var(d), and
-        2 Cov(a, d) = Var(a + d) - Var(a) - Var(d).
-        """
-        index = known.study.data.units.index
-        rule, units = known.study.decisions.vcov, known.study.data.units
+def _refuse_few(known: Labelled) -> None:
+    counts, arms = known.by_arm(), known.study.data.arms
+    if counts.min() < FEWEST:
+        listed = ", ".join(f"{n} in arm {a!r}" for a, n in zip(arms, counts, strict=True))
+        raise OneArmError(
+            f"Units of the study with a measured outcome: {listed}.",
+            cause=f"Predictions are rectified within arms, by {FEWEST} labelled units of each at "
+            "the very least.",
+            next_step="Measure the outcome of a random sample of each arm, or use "
+            "LinearCalibration() with labels from elsewhere, which trusts the map more.",
+        )
 
-        def variance(psi: NDArray[np.float64]) -> float:
-            values = [
-                rule.variance(Influence(index, psi[:, k] - psi[:, 0], psi[:, k] - psi[:, 0]), units)
-                for k in range(1, psi.shape[1])
-            ]
-            return float(sum(v.value for v in values))
 
-        slope = one.influence - zero.influence
-        bend = variance(slope)
-        if not bend > 0:
-            return 0.0
-        return (variance(zero.influence) + bend - variance(one.influence)) / (2 * bend)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Means:
+    """Means of pseudo-outcomes by arm: ``plain`` influence values are not divided by 1 - leverage.
+
+    The power is tuned on these: the other ones would reward it for undoing the division.
+    """
+
+    value: NDArray[np.float64]
+    plain: NDArray[np.float64]
+    influence: NDArray[np.float64]
+
+
+def least_variance(
+    zero: NDArray[np.float64], one: NDArray[np.float64], rule: VarianceRule, units: pd.DataFrame
+) -> float:
+    """Return the power λ of least summed variance of the effects against arm 0.
+
+    With influence values a + λ d variances are quadratic in λ: λ = -Cov(a, d) / Var(d), and
+    2 Cov(a, d) = Var(a + d) - Var(a) - Var(d).
+
+    Parameters
+    ----------
+    zero, one
+        (n, K) influence values of the arms' means at λ = 0 and at λ = 1.
+    rule
+        How units depend on each other.
+    units
+        The n units.
+    """
+
+    def variance(psi: NDArray[np.float64]) -> float:
+        apart = (psi[:, k] - psi[:, 0] for k in range(1, psi.shape[1]))
+        return sum(rule.variance(Influence(units.index, v, v), units).value for v in apart)
+
+    bend = variance(one - zero)
+    if not bend > 1e-12 * variance(zero):
+        return 0.0
+    return (variance(zero) + bend - variance(one)) / (2 * bend)

@@ -15,7 +15,7 @@ import numpy as np
 from eocausal.errors import EstimationError
 from eocausal.estimators.corrections import Effects
 from eocausal.estimators.density_score import density_of
-from eocausal.estimators.labelled import means_of
+from eocausal.estimators.predicted_study import means_of
 from eocausal.estimators.prediction_error import refuse_few
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eocausal.effects import Status
+from eocausal.effects import Influence, Status
 from eocausal.errors import (
     AlignmentError,
     DuplicateIdError,
@@ -19,11 +19,13 @@ from eocausal.errors import (
 from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.conley import Conley
 from eocausal.estimators.inference import HC0, Clustered
-from eocausal.estimators.labelled import draw_labels, labelled_study, predicted_study
+from eocausal.estimators.labelled import labelled_study
 from eocausal.estimators.linear_calibration import LinearCalibration
 from eocausal.estimators.logit import Logit
 from eocausal.estimators.measurement import CORRECTIONS, correct, corrected_table
-from eocausal.estimators.prediction_powered import PredictionPowered, pseudo_outcome
+from eocausal.estimators.predicted_study import draw_labels, predicted_study
+from eocausal.estimators.prediction_powered import PredictionPowered, least_variance
+from eocausal.estimators.pseudo_outcomes import leverage_of, pseudo_outcome
 from eocausal.estimators.scores import AIPW, CBPS, EntropyBalancing, Hajek
 from eocausal.estimators.tweedie import Tweedie
 from eocausal.estimators.weighting import Weighting, weight
@@ -133,6 +135,19 @@ def test_pseudo_outcomes_make_the_rectified_weighted_mean():
         assert np.average(made[here], weights=w[here]) == pytest.approx(expected)
 
 
+def test_leverages_are_those_of_a_weighted_regression():
+    rng = np.random.default_rng(4)
+    f, w = rng.normal(size=80), rng.uniform(0.5, 3, 80)
+    arm, labelled = np.arange(80) % 2, np.arange(80) % 4 > 1
+    for tuned in (False, True):
+        found = leverage_of(f, labelled, arm, w, tuned=tuned)
+        x = np.column_stack([arm == 0, arm == 1, f][: 2 + tuned])[labelled].astype(float)
+        root = np.sqrt(w[labelled])[:, None] * x
+        hat = root @ np.linalg.solve(root.T @ root, root.T)
+        np.testing.assert_allclose(found[labelled], np.diag(hat))
+        assert not found[~labelled].any()
+
+
 def test_prediction_powered_with_power_0_uses_labelled_units_only():
     units = study()
     naive = on_map(units)
@@ -147,15 +162,26 @@ def test_prediction_powered_with_power_0_uses_labelled_units_only():
     assert fixed.estimate.estimate == pytest.approx(means[1] - means[0])
 
 
-def test_the_power_has_the_least_variance_under_the_rule_of_the_study():
+@pytest.mark.parametrize("rule", [HC0(), Clustered("district"), Conley(km=50)])
+def test_the_power_has_the_least_variance_under_the_rule_of_the_study(rule):
     units = study(labels=200)
-    for rule in (HC0(), Clustered("district"), Conley(km=50)):
-        naive = on_map(units, score=Hajek(), propensity=Logit(), folds=None, vcov=rule)
-        tuned = correct(naive, measured="wealth", correction=PredictionPowered())
-        best = tuned.found.numbers["power"]
-        for power in (best - 0.05, best + 0.05, 0.0, 1.0):
-            other = correct(naive, measured="wealth", correction=PredictionPowered(power=power))
-            assert other.estimate.std_error >= tuned.estimate.std_error
+    zero, one = np.random.default_rng(2).normal(size=(2, 1000, 3))
+    one -= 2 * zero
+
+    def variance(power):
+        psi = zero + power * (one - zero)
+        apart = (psi[:, k] - psi[:, 0] for k in (1, 2))
+        return sum(rule.variance(Influence(units.index, v, v), units).value for v in apart)
+
+    best = least_variance(zero, one, rule, units)
+    assert variance(best) < min(variance(best - 0.01), variance(best + 0.01))
+    assert least_variance(zero, zero, rule, units) == 0
+    naive = on_map(units, score=Hajek(), propensity=Logit(), folds=None, vcov=rule)
+    tuned = correct(naive, measured="wealth", correction=PredictionPowered())
+    away = [tuned.found.numbers["power"] + shift for shift in (-1.5, 1.5)]
+    for power in away:
+        other = correct(naive, measured="wealth", correction=PredictionPowered(power=power))
+        assert other.estimate.std_error > tuned.estimate.std_error
 
 
 def test_the_power_of_a_shrunken_map_exceeds_one():
