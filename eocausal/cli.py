@@ -117,12 +117,15 @@ def _root(
 @_guarded
 def init(
     name: Annotated[str, typer.Argument(help="Name of the study file.")] = "study.yaml",
+    kind: Annotated[
+        str, typer.Option(help="trial: units and an arm; evaluation: projects that were placed.")
+    ] = "trial",
 ) -> None:
     """Write a commented study to start from."""
     from eocausal.studies.template import write_template
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    write_template(path)
+    write_template(path, kind)
     typer.echo(f"Wrote {path}. Edit it, then: eocausal validate {path}")
 
 
@@ -447,7 +450,14 @@ def _print_run(result: RunResult, *, as_json: bool) -> None:
         return
     if not result.ran:
         typer.echo("Nothing to do: every output is up to date.\n")
-    _print_records(result.records, as_json=False)
+    if any("sector" in r for r in result.records):
+        from eocausal.studies.evaluation_printing import sector_grid
+
+        wide = _console()
+        wide.width = max(wide.width, TABLE_WIDTH)
+        wide.print(sector_grid(result.records), markup=False)
+    else:
+        _print_records(result.records, as_json=False)
     typer.echo(f"\n{result.claim}\n")
     styles = {"pass": "green", "warn": "yellow", "fail": "bold red"}
     console = _console()

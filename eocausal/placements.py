@@ -67,8 +67,8 @@ class Projects:
         lon: str = "lon",
         lat: str = "lat",
         start: str = "start",
-        funder: str = "funder",
-        sector: str = "sector",
+        funder: str | None = "funder",
+        sector: str | None = "sector",
         names: Mapping[str, str] | None = None,
     ) -> Projects:
         """Read a table with one row per location of a project.
@@ -76,7 +76,8 @@ class Projects:
         Parameters
         ----------
         lon, lat, start, funder, sector
-            Columns; ``start`` is a date, or a year.
+            Columns; ``start`` is a date, or a year. Without a column of funders (sectors) all
+            projects have one, called ``all funders`` (``all sectors``).
         names
             Readable names of funders and sectors by the table's own.
 
@@ -86,7 +87,8 @@ class Projects:
             If a position or a date is missing or impossible.
         MissingColumnError
         """
-        check_columns(table, [lon, lat, start, funder, sector], what="table of projects")
+        named = [lon, lat, start, *(c for c in (funder, sector) if c is not None)]
+        check_columns(table, named, what="table of projects")
         x, y = (pd.to_numeric(table[c], errors="coerce").to_numpy(float) for c in (lon, lat))
         when = table[start]
         if pd.api.types.is_numeric_dtype(when):
@@ -101,10 +103,11 @@ class Projects:
                 next_step="Complete these rows or take them out of the table.",
             )
         known = dict(names or {})
-        pairs = [
-            Kind(*(known.get(str(v), str(v)) for v in row))
-            for row in zip(table[funder], table[sector], strict=True)
+        columns = [
+            [known.get(str(v), str(v)) for v in ([none] * len(table) if c is None else table[c])]
+            for c, none in ((funder, "all funders"), (sector, "all sectors"))
         ]
+        pairs = [Kind(f, s) for f, s in zip(*columns, strict=True)]
         kinds = tuple(sorted(set(pairs)))
         at = {kind: k for k, kind in enumerate(kinds)}
         return cls(

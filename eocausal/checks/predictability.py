@@ -48,6 +48,7 @@ def predictability(
     seed: int = 0,
     components: int = 64,
     level: float = 0.95,
+    beside: bool = True,
 ) -> pd.DataFrame:
     """Predict each known covariate from the embedding, in places the model has not seen.
 
@@ -78,6 +79,8 @@ def predictability(
         Principal components used, at most.
     level
         Of the intervals.
+    beside
+        Whether scores from random folds stand beside those of ``folds``.
 
     Returns
     -------
@@ -106,7 +109,7 @@ def predictability(
     units = _placed(embedding, units, folds)
     cluster = _clusters(folds, units)
     rules = [(folds, True)]
-    if not isinstance(folds, RandomFolds):
+    if beside and not isinstance(folds, RandomFolds):
         rules.append((RandomFolds(folds.k), False))
     none = np.zeros(len(units), dtype=np.int64)
     enough = len(units) >= FEWEST_PLACES

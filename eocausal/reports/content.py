@@ -11,7 +11,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
 
-__all__ = ["CheckLike", "Gallery", "Picture", "ReportContent"]
+__all__ = ["CheckLike", "Gallery", "Picture", "PlacedContent", "ReportContent"]
 
 
 class CheckLike(Protocol):
@@ -62,6 +62,65 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PlacedContent:
+    """What a report of an evaluation of placed projects shows besides.
+
+    Attributes
+    ----------
+    sectors
+        Effects by kind of projects and adjustment, as
+        :func:`eocausal.reports.evaluation_forest.forest_figure` takes them.
+    stand_ins
+        The same for the population that stands in where the effect asked for is refused, for all
+        kinds; may be empty.
+    differences
+        ``funder, sector, adjustment, estimand, estimate, std_error, ci_low, ci_high, p_value,
+        q_value``: what the image changed, and funders against each other.
+    kinds
+        ``funder, sector, n, n_treated`` and how many places were left out and why.
+    gaps
+        ``funder, sector, words, n_inside, share``.
+    placement
+        As :func:`eocausal.reports.evaluation_forest.placement_figure` takes it.
+    curves
+        Calibration of the headline's placement; may be empty.
+    importance
+        How much its model leans on each column; may be empty.
+    balance
+        Differences of the headline's arms before and after weighting.
+    bounds, benchmarks
+        Of the marginal sensitivity model, and factors of measured confounders; may be empty.
+    corrections
+        Effects on predicted outcomes, naive and corrected; may be empty.
+    correction_words
+        What they say, in sentences.
+    estimand
+        The effect asked for, e.g. ``ATE``.
+    headline
+        Funder and sector that are looked at closely.
+    adjustment
+        What the headline is adjusted for.
+    """
+
+    sectors: pd.DataFrame
+    stand_ins: pd.DataFrame
+    differences: pd.DataFrame
+    kinds: pd.DataFrame
+    gaps: pd.DataFrame
+    placement: pd.DataFrame
+    curves: pd.DataFrame
+    importance: pd.DataFrame
+    balance: pd.DataFrame
+    bounds: pd.DataFrame
+    benchmarks: Mapping[str, float]
+    corrections: pd.DataFrame
+    correction_words: Sequence[str]
+    estimand: str
+    headline: tuple[str, str]
+    adjustment: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ReportContent:
     """Everything a report shows.
 
@@ -89,6 +148,8 @@ class ReportContent:
         For simulated worlds: ``neighborhood, estimate, ci_low, ci_high, truth``.
     galleries
         Pictures that were drawn before, by subject.
+    placed
+        What an evaluation of placed projects shows besides; None for trials.
     data
         Facts about the data, as pairs of label and value.
     failures
@@ -112,6 +173,7 @@ class ReportContent:
     treatment_auc: pd.DataFrame | None = None
     truth: pd.DataFrame | None = None
     galleries: Sequence[Gallery] = ()
+    placed: PlacedContent | None = None
     data: Sequence[tuple[str, str]] = ()
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from eocausal.reports.static_map import map_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eocausal.reports.content import ReportContent
+    from eocausal.reports.content import PlacedContent, ReportContent
 
 __all__ = ["report_figures", "save_figures"]
 
@@ -30,7 +30,9 @@ def report_figures(content: ReportContent) -> dict[str, Figure]:
     Returns
     -------
     dict of str to Figure
-        Some of ``effects_map``, ``coefficients``, ``rate``, ``auc`` and ``truth``.
+        Some of ``effects_map``, ``coefficients``, ``rate``, ``auc`` and ``truth``; for placed
+        projects of ``sectors``, ``stand_ins``, ``placement``, ``calibration``, ``balance``,
+        ``sensitivity`` and ``corrections``, too.
     """
     outcome, unit = content.outcome, content.unit
     figures: dict[str, Figure] = {}
@@ -44,6 +46,39 @@ def report_figures(content: ReportContent) -> dict[str, Figure]:
         figures["auc"] = auc_figure(content.treatment_auc)
     if content.truth is not None and len(content.truth):
         figures["truth"] = truth_figure(content.truth, unit=unit)
+    if content.placed is not None:
+        figures |= _placed_figures(content.placed, outcome, unit)
+    return figures
+
+
+def _placed_figures(placed: PlacedContent, outcome: str, unit: str) -> dict[str, Figure]:
+    from eocausal.reports.evaluation_forest import forest_figure, placement_figure
+    from eocausal.reports.evaluation_plots import (
+        calibration_figure,
+        corrections_figure,
+        love_figure,
+        sensitivity_figure,
+    )
+
+    figures: dict[str, Figure] = {}
+    if len(placed.sectors):
+        figures["sectors"] = forest_figure(
+            placed.sectors, outcome=outcome, unit=unit, estimand=placed.estimand
+        )
+    if len(placed.stand_ins):
+        figures["stand_ins"] = forest_figure(placed.stand_ins, outcome=outcome, unit=unit)
+    if len(placed.placement):
+        figures["placement"] = placement_figure(placed.placement)
+    if len(placed.curves):
+        figures["calibration"] = calibration_figure(placed.curves)
+    if len(placed.balance):
+        figures["balance"] = love_figure(placed.balance)
+    if len(placed.bounds):
+        figures["sensitivity"] = sensitivity_figure(
+            placed.bounds, benchmarks=placed.benchmarks, outcome=outcome, unit=unit
+        )
+    if len(placed.corrections):
+        figures["corrections"] = corrections_figure(placed.corrections, outcome=outcome, unit=unit)
     return figures
 
 

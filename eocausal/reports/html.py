@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from eocausal.provenance import atomic_path
 from eocausal.reports.content import CheckLike, Gallery, ReportContent
 from eocausal.reports.figures import report_figures, save_figures
+from eocausal.reports.placed import placed_view
 from eocausal.reports.plots import effect_records, to_png, to_svg
 from eocausal.reports.tables import (
     as_float,
@@ -84,6 +85,7 @@ def render_report(content: ReportContent) -> str:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     scripts = _scripts(content.effect_map)
+    images = _images(content)
     return environment.get_template("report.html.j2").render(
         title=content.title,
         policy=_policy(scripts),
@@ -96,7 +98,8 @@ def render_report(content: ReportContent) -> str:
         headline=_headline(content.estimates),
         verdicts=_verdict_counts(content.checks),
         map=_map_view(content.effect_map),
-        images=_images(content),
+        images=images,
+        placed=None if content.placed is None else placed_view(content.placed, images),
         estimates=estimates_table(content.estimates),
         estimates_drawn=len(effect_records(content.estimates)),
         heterogeneity=_heterogeneity_view(content),

@@ -205,6 +205,7 @@ def _truth(table: WorldTable, aid: AidWorld, last_image: str) -> dict[str, Any]:
             "att_transport": aid.att,
             "ate_transport": aid.ate,
             "att_health": 0.0,
+            "ate_health": 0.0,
             "n_transport": int((aid.start > 0).sum()),
         },
         "coast": {

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StudyTables",
+    "as_labels",
     "assemble",
     "complete_covariates",
     "group_column",
@@ -197,7 +198,7 @@ def link(
     """
     number = pd.api.types.is_numeric_dtype
     if number(units["neighborhood"]) != number(places.index):
-        units = units.assign(neighborhood=_as_labels(units["neighborhood"], places.index))
+        units = units.assign(neighborhood=as_labels(units["neighborhood"], places.index))
     check_same_neighborhoods(
         pd.Index(units["neighborhood"].unique()), places.index, what="table of neighborhoods"
     )
@@ -210,7 +211,7 @@ def link(
     return units, places
 
 
-def _as_labels(values: pd.Series, places: pd.Index) -> pd.Series:
+def as_labels(values: pd.Series, places: pd.Index) -> pd.Series:
     """Replace values by the labels of places that read the same, or are the same number."""
     text = {str(label): label for label in places}
     numbers = [_as_number(label) for label in places]

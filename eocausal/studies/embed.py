@@ -16,6 +16,7 @@ from eocausal.estimators.inference import EARTH_RADIUS_KM
 from eocausal.folds import FoldRule, GroupFolds, SpatialBlocks
 from eocausal.ingest.times import ALL
 from eocausal.provenance import atomic_path, write_json
+from eocausal.studies.decisions import trial_of
 from eocausal.studies.encoders import (
     check_encoder,
     encoder_of,
@@ -25,6 +26,7 @@ from eocausal.studies.encoders import (
     training_folds,
 )
 from eocausal.studies.engine import Stage, scope
+from eocausal.studies.evaluation_decisions import first_projects
 from eocausal.studies.progress import Advance
 from eocausal.studies.scenes import periods_of
 from eocausal.studies.workspace import IngestSpace, Workspace
@@ -111,12 +113,17 @@ def trained_encoder(space: IngestSpace) -> TrainedEncoder | None:
     return load_trained(space.folder / "encoder")
 
 
-def embed_before_treatment(space: Workspace, progress: Advance) -> list[str]:
+def embed_before_treatment(space: IngestSpace, progress: Advance) -> list[str]:
     """Turn chips into features, and refuse them if they show the treatment."""
     from eocausal.checks.leakage import refuse_embedding_leak
+    from eocausal.studies.schema import Study
+    from eocausal.studies.schema_evaluation import Evaluation
 
     outputs = embed(space, progress)
-    refuse_embedding_leak(space.embedding, space.trial)
+    if isinstance(space.study, Study):
+        refuse_embedding_leak(space.embedding, trial_of(space.study))
+    if isinstance(space.study, Evaluation):
+        refuse_embedding_leak(space.embedding, first_projects(space.study))
     return outputs
 
 
@@ -164,15 +171,24 @@ def refuse_missing_labels(study: Ingestion) -> None:
     StudyError
     """
     from eocausal.studies.schema import Study
+    from eocausal.studies.schema_evaluation import Evaluation
 
     section = study.data.encoder.trained if study.data.encoder is not None else None
-    if section is not None and section.objective.labels and not isinstance(study, Study):
+    if section is None or not section.objective.labels or isinstance(study, Study):
+        return
+    if isinstance(study, Evaluation):
         raise StudyError(
-            f"The encoder is trained for the {section.objective.name}, but the study has no design "
-            "and no outcome.",
-            cause="A study without design and estimate names no treatment and no outcome.",
-            next_step="Train for simclr, which needs no labels, or complete the study.",
+            f"The encoder is trained for the {section.objective.name}, and the study has many "
+            "treatments.",
+            cause="One embedding serves all funders and sectors.",
+            next_step="Train for simclr, which needs no labels, or use another encoder.",
         )
+    raise StudyError(
+        f"The encoder is trained for the {section.objective.name}, but the study has no design "
+        "and no outcome.",
+        cause="A study without design and estimate names no treatment and no outcome.",
+        next_step="Train for simclr, which needs no labels, or complete the study.",
+    )
 
 
 def check_training_folds(study: Study, tables: StudyTables) -> None:
@@ -372,6 +388,7 @@ _LABELS = (
 def embedding_stages(study: Ingestion) -> list[Stage[Any]]:
     """Return the stages that encode and describe; none if the study names no encoder."""
     from eocausal.studies.schema import Study
+    from eocausal.studies.schema_evaluation import Evaluation
 
     choice = study.data.encoder
     if choice is None:
@@ -385,13 +402,24 @@ def embedding_stages(study: Ingestion) -> list[Stage[Any]]:
             if study.estimate.missing_covariates == "drop":
                 parts.append("estimate.covariates")
             needs.append("units")
+    if isinstance(study, Evaluation):
+        parts.append("design.placement.first")
     described, about = ["embedding", "seed"], ["cube", "embedding", "neighborhoods"]
     if isinstance(study, Study):
         described.append("data.units")
         about.append("units")
-    work = embed_before_treatment if isinstance(study, Study) else embed
+    if isinstance(study, Evaluation) and study.data.outcomes is not None:
+        described.append("data.outcomes")
+        about.append("outcomes")
     title = "Train encoder and encode chips" if own is not None else "Encode chips"
     return [
-        Stage("embedding", title, scope(*parts), tuple(needs), work, one_thread=False),
+        Stage(
+            "embedding",
+            title,
+            scope(*parts),
+            tuple(needs),
+            embed_before_treatment,
+            one_thread=False,
+        ),
         Stage("description", "Describe embedding", scope(*described), tuple(about), describe),
     ]

@@ -18,7 +18,7 @@ from eocausal.errors import StudyError
 from eocausal.provenance import StageCache, hash_file, hash_json, versions, write_json
 from eocausal.studies.inputs import FileHashes, digests, input_files, roots_of
 from eocausal.studies.progress import Advance, Reporter
-from eocausal.studies.schema import Ingestion
+from eocausal.studies.schema import Ingestion, Study
 from eocausal.studies.workspace import IngestSpace
 
 __all__ = ["Done", "Stage", "execute", "remove_stale", "resolved", "run_folder", "scope"]
@@ -61,7 +61,7 @@ class Stage(Generic[W_contra]):
 def resolved(study: Ingestion) -> dict[str, Any]:
     """Return a study as plain values with every default written out; it reads back as equal."""
     plain = study.model_dump(mode="json", exclude_none=True, by_alias=True)
-    if "estimate" in plain:
+    if isinstance(study, Study):
         for name in ("heterogeneity", "map", "salience"):
             plain["estimate"].setdefault(name, False)
     return plain

@@ -19,9 +19,16 @@ from eocausal.studies.embed import (
 )
 from eocausal.studies.encoders import card_hashes
 from eocausal.studies.engine import Stage, execute, remove_stale, resolved, run_folder, scope
+from eocausal.studies.evaluation_space import EvaluationSpace
 from eocausal.studies.ingest_stages import INGESTED, ingest_stages, sections_of, write_study
 from eocausal.studies.inputs import source_of
-from eocausal.studies.load import IngestFile, StudyFile, line_of, read_ingestion
+from eocausal.studies.load import (
+    EvaluationFile,
+    IngestFile,
+    StudyFile,
+    line_of,
+    read_ingestion,
+)
 from eocausal.studies.plan import input_sizes, plan_chips
 from eocausal.studies.progress import Advance, Quiet, Reporter
 from eocausal.studies.validate import inspect
@@ -142,14 +149,21 @@ def run_ingestion(
         stages = [stages[0], encoding[0], *stages[1:], *encoding[1:]]
     stages.append(_last(file))
     with run_folder(out) as folder:
-        whole = isinstance(file, StudyFile)
-        space = (Workspace if whole else IngestSpace)(file, folder, scheduler)
+        space = _space(file, folder, scheduler)
         cards = card_hashes(file.study.data.encoder, file.root)
         done = execute(stages, space, reporter or Quiet(), {"encoder": cards})
         remove_stale(folder, (*INGESTED, *EMBEDDED) if encode else INGESTED, space.hashes)
         done.write_provenance(space)
         facts = [*_facts(space), *(_told(space) if encode else [])]
         return IngestResult(folder, tuple(done.ran), tuple(facts))
+
+
+def _space(file: IngestFile, folder: Path, scheduler: Scheduler | None) -> IngestSpace:
+    if isinstance(file, StudyFile):
+        return Workspace(file, folder, scheduler)
+    if isinstance(file, EvaluationFile):
+        return EvaluationSpace(file, folder, scheduler)
+    return IngestSpace(file, folder, scheduler)
 
 
 def _encoding(file: IngestFile) -> list[Stage[Any]]:
@@ -165,6 +179,10 @@ def _encoding(file: IngestFile) -> list[Stage[Any]]:
     if isinstance(file, StudyFile):
         parts += ["design", "estimate"]
         needs.append("units")
+    if isinstance(file, EvaluationFile):
+        parts.append("design")
+        if file.study.data.outcomes is not None:
+            needs.append("outcomes")
     return [
         Stage("encodable", "Check encoder", scope(*parts), tuple(needs), check_embedding),
         *stages,

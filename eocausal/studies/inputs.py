@@ -15,6 +15,7 @@ from eocausal.provenance import hash_file, hash_json, write_json
 from eocausal.studies.encoders import cards_of
 from eocausal.studies.load import IngestFile
 from eocausal.studies.schema import PlacesData, Study
+from eocausal.studies.schema_evaluation import Evaluation
 from eocausal.studies.schema_imagery import SourceSection
 
 __all__ = [
@@ -124,8 +125,12 @@ def input_files(file: IngestFile) -> dict[str, list[Path]]:
     named = {"neighborhoods": study.data.neighborhoods.file}
     if isinstance(study, Study):
         named = {"units": study.data.units.file, **named}
-        if study.report.truth is not None:
-            named["truth"] = study.report.truth
+    if isinstance(study, Evaluation):
+        named["projects"] = study.data.projects.file
+        if study.data.outcomes is not None:
+            named["outcomes"] = study.data.outcomes.file
+    if isinstance(study, Study | Evaluation) and study.report.truth is not None:
+        named["truth"] = study.report.truth
     named |= weights_of(study.data)
     groups: dict[str, list[Path]] = {}
     for what, name in named.items():
@@ -157,7 +162,8 @@ def roots_of(file: IngestFile) -> dict[str, Path]:
     data = file.study.data
     sections = {"imagery": data.imagery, "panel": data.panel}
     own = {what: Path(s.root) for what, s in sections.items() if s is not None}
-    named = ("units", "neighborhoods", "truth", *weights_of(file.study.data))
+    tables = ("units", "neighborhoods", "projects", "outcomes", "truth")
+    named = (*tables, *weights_of(file.study.data))
     return {**dict.fromkeys(named, file.root), **own}
 
 

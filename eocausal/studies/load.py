@@ -16,10 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from eocausal.errors import StudyError
 from eocausal.ingest.times import span_of
+from eocausal.studies.evaluation_rules import contradictions_of
 from eocausal.studies.schema import Ingestion, Study
+from eocausal.studies.schema_evaluation import Evaluation
 from eocausal.studies.schema_imagery import LooksSection, PeriodsSection
 
 __all__ = [
+    "EvaluationFile",
     "IngestFile",
     "Location",
     "StudyFile",
@@ -88,6 +91,13 @@ class StudyFile(IngestFile):
     study: Study
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationFile(IngestFile):
+    """An evaluation of projects that were placed, and the file it was read from."""
+
+    study: Evaluation
+
+
 def locate(lines: Mapping[Location, int], where: Location, text: str) -> str:
     """Return ``line N: a.b[0]: text``, with the line of the nearest key that has one."""
     line = next((lines[where[:i]] for i in range(len(where), -1, -1) if where[:i] in lines), 1)
@@ -95,12 +105,12 @@ def locate(lines: Mapping[Location, int], where: Location, text: str) -> str:
     return f"line {line}: {name.lstrip('.') + ': ' if name else ''}{text}"
 
 
-def load_study(path: Path | str) -> Study:
+def load_study(path: Path | str) -> Study | Evaluation:
     """Read a study; see :func:`read_study`."""
     return read_study(path).study
 
 
-def read_study(path: Path | str) -> StudyFile:
+def read_study(path: Path | str) -> StudyFile | EvaluationFile:
     """Read and check a study file.
 
     Parameters
@@ -115,15 +125,23 @@ def read_study(path: Path | str) -> StudyFile:
     """
     path = Path(path)
     value, lines, problems = _parse(path)
-    if isinstance(value, dict) and not problems and _only_ingests(value):
+    if not problems and _only_ingests(value):
         raise StudyError(
             f"The study {path} only ingests: it has no design and no estimate.",
             cause="There is nothing to estimate without data.units, design and estimate.",
             next_step=f"Add these, or build what it asks for: eocausal ingest {path} --out FOLDER "
             "(--plan says beforehand what it would do; encode in place of ingest makes features).",
         )
-    study = _checked(Study, path, value, lines, problems)
-    return StudyFile(path, study, lines)
+    return _whole(path, value, lines, problems)
+
+
+def _whole(
+    path: Path, value: Any, lines: Mapping[Location, int], problems: list[str]
+) -> StudyFile | EvaluationFile:
+    """Check a study by what its design, or else its data, says it is."""
+    if _evaluates(value):
+        return EvaluationFile(path, _checked(Evaluation, path, value, lines, problems), lines)
+    return StudyFile(path, _checked(Study, path, value, lines, problems), lines)
 
 
 def read_ingestion(path: Path | str) -> IngestFile:
@@ -137,15 +155,29 @@ def read_ingestion(path: Path | str) -> IngestFile:
     path = Path(path)
     value, lines, problems = _parse(path)
     if isinstance(value, dict) and not _only_ingests(value):
-        return StudyFile(path, _checked(Study, path, value, lines, problems), lines)
+        return _whole(path, value, lines, problems)
     return IngestFile(path, _checked(Ingestion, path, value, lines, problems), lines)
 
 
-def _only_ingests(value: dict[str, Any]) -> bool:
+def _evaluates(value: Any) -> bool:
+    """Whether a study evaluates projects that were placed."""
+    design, data = _part(value, "design"), _part(value, "data")
+    return "placement" in design or ("projects" in data and "trial" not in design)
+
+
+def _part(value: Any, name: str) -> dict[str, Any]:
+    part = value.get(name) if isinstance(value, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _only_ingests(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
     data = value.get("data")
     named = set(value) | (set(data) if isinstance(data, dict) else set())
     places = isinstance(data, dict) and bool({"imagery", "panel"} & set(data))
-    return places and not {"units", "design", "estimate", "checks", "report"} & named
+    whole = {"units", "projects", "design", "estimate", "checks", "report"}
+    return places and not whole & named
 
 
 def _checked(
@@ -164,6 +196,8 @@ def _checked(
         problems += [locate(lines, *found) for found in _wrong_sources(study)]
     if isinstance(study, Study):
         problems += [locate(lines, *found) for found in _contradictions(study)]
+    if isinstance(study, Evaluation):
+        problems += [locate(lines, *found) for found in contradictions_of(study)]
     roots: dict[str, str] = {}
     base = path.parent
     for name in ("root", "imagery", "panel"):

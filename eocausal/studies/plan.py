@@ -10,9 +10,10 @@ import pandas as pd
 
 from eocausal.errors import EocausalError
 from eocausal.studies.decisions import trial_of
+from eocausal.studies.evaluation_plan import EvaluationPlan, plan_evaluation
 from eocausal.studies.ingest_stages import cube_arguments
 from eocausal.studies.inputs import input_files
-from eocausal.studies.load import read_study
+from eocausal.studies.load import EvaluationFile, read_study
 from eocausal.studies.power import MinimumDetectableEffect, minimum_detectable_effect
 from eocausal.studies.rates import time_encoder
 from eocausal.studies.records import plain_records
@@ -101,7 +102,7 @@ class StudyPlan:
         }
 
 
-def plan_study(path: Path | str) -> StudyPlan:
+def plan_study(path: Path | str) -> StudyPlan | EvaluationPlan:
     """Look at a study's tables and image headers, and say what a run would do.
 
     A study that is not complete yet (no outcome, no images) is planned as far as it goes.
@@ -113,6 +114,8 @@ def plan_study(path: Path | str) -> StudyPlan:
     """
     read_study(path)
     found = inspect_study(path)
+    if isinstance(found.file, EvaluationFile):
+        return plan_evaluation(found, found.file.study)
     study = found.study
     facts = [*found.facts, *input_sizes(found)]
     cube = plan_chips(found)

@@ -84,8 +84,10 @@ def estimates_schema() -> dict[str, Any]:
 
 
 def study_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a study file, whole or only to be ingested."""
+    """Return the JSON Schema of a study file: a trial, an evaluation, or only to be ingested."""
     from eocausal.studies.schema import Ingestion, Study
+    from eocausal.studies.schema_evaluation import Evaluation
 
-    schema = TypeAdapter[Study | Ingestion](Study | Ingestion).json_schema()
+    whole = TypeAdapter[Study | Evaluation | Ingestion](Study | Evaluation | Ingestion)
+    schema = whole.json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

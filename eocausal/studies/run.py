@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from eocausal.checks.base import CheckResult, Verdict, worst
 from eocausal.studies.encoders import card_hashes
-from eocausal.studies.engine import execute, remove_stale, run_folder
-from eocausal.studies.load import read_study
+from eocausal.studies.engine import Done, execute, remove_stale, run_folder
+from eocausal.studies.evaluation_space import EvaluationSpace
+from eocausal.studies.evaluation_stages import evaluation_stages
+from eocausal.studies.load import EvaluationFile, StudyFile, read_study
 from eocausal.studies.progress import Quiet, Reporter
 from eocausal.studies.stages import OUTPUTS, stages_of
 from eocausal.studies.workspace import Workspace
@@ -85,13 +87,7 @@ def run_study(
 
     file = read_study(path)
     with run_folder(out) as folder:
-        space = Workspace(file, folder, scheduler)
-        done = execute(
-            stages_of(file.study),
-            space,
-            reporter or Quiet(),
-            {"encoder": card_hashes(file.study.data.encoder, file.root)},
-        )
+        space, done = _execute(file, folder, scheduler, reporter or Quiet())
         remove_stale(folder, OUTPUTS, space.hashes)
         done.write_provenance(space)
         records = json.loads((folder / "estimates.json").read_text(encoding="utf-8"))
@@ -99,3 +95,15 @@ def run_study(
             folder, tuple(done.ran), tuple(records), tuple(read_checks(folder)),
             space.kept("claim.json"),
         )  # fmt: skip
+
+
+def _execute(
+    file: StudyFile | EvaluationFile, folder: Path, scheduler: Scheduler | None, reporter: Reporter
+) -> tuple[Workspace | EvaluationSpace, Done]:
+    """Run the stages that the study's design asks for."""
+    more = {"encoder": card_hashes(file.study.data.encoder, file.root)}
+    if isinstance(file, EvaluationFile):
+        placed = EvaluationSpace(file, folder, scheduler)
+        return placed, execute(evaluation_stages(file.study), placed, reporter, more)
+    space = Workspace(file, folder, scheduler)
+    return space, execute(stages_of(file.study), space, reporter, more)

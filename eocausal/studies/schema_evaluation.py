@@ -19,7 +19,7 @@ from eocausal.studies.schema_base import (
 from eocausal.studies.schema_encoder import EncoderChoice, RandomConvSection
 from eocausal.studies.schema_imagery import ImagerySection
 
-__all__ = ["Evaluation", "KindSection", "TrimChoice"]
+__all__ = ["Evaluation", "EvaluationEstimate", "KindSection", "TrimChoice"]
 
 Adjustment = Literal["table", "image", "both"]
 
@@ -31,16 +31,28 @@ class ProjectsSection(Section):
     lon: Text = Field(default="lon", description="Column in degrees.")
     lat: Text = Field(default="lat", description="Column in degrees.")
     start: Text = Field(default="start", description="Column with the date or year of begin.")
-    funder: Text = "funder"
-    sector: Text = "sector"
+    funder: Text | None = Field(default=None, description="Column; default: all have one funder.")
+    sector: Text | None = Field(default=None, description="Column; default: all have one sector.")
     names: dict[str, Text] = Field(
         default={}, description="Readable names of funders and sectors by those of the table."
     )
 
 
+class OutcomesSection(Section):
+    """A table with a row per neighborhood and year, where outcomes are not among the places.
+
+    Its other columns are known by the name of the column and the year: ``wealth_2021``.
+    """
+
+    file: Text
+    neighborhood: Text = Field(default="neighborhood", description="Column with the place's id.")
+    year: Text = Field(default="year", description="Column.")
+
+
 class EvaluationData(PlacesData):
     """What an evaluation reads: places with outcomes and covariates, projects, imagery."""
 
+    outcomes: OutcomesSection | None = None
     projects: ProjectsSection
     imagery: ImagerySection
     encoder: EncoderChoice = EncoderChoice(random_conv=RandomConvSection())
@@ -49,7 +61,9 @@ class EvaluationData(PlacesData):
 class PlacementSection(Section):
     """Which projects count as treatment of a neighborhood; see :class:`eocausal.Placement`."""
 
-    year: Text = Field(description="Column of the neighborhoods: year of the outcome.")
+    year: Text = Field(
+        description="Column of the neighborhoods: year of the outcome; or the year, if it is one."
+    )
     first: IsoDate = Field(description="Projects that began before are history, not treatment.")
     within_km: PositiveFloat = 25.0
     years_before: Annotated[int, Field(ge=0)] = 1
@@ -145,11 +159,14 @@ class EvaluationEstimate(Section):
         "treated units among those with overlap.",
     )
     correct: CorrectSection | None = None
-    map: bool = Field(default=True, description="Whether the effect is mapped by place.")
+    map: bool = Field(
+        default=True,
+        description="Whether the effect is mapped by place; needs AIPW and the ATE.",
+    )
 
 
 class EvaluationChecks(Section):
-    """Checks of the headline."""
+    """Checks of the headline; balance, overlap and the dates of images are always checked."""
 
     placebo: tuple[Text, ...] = Field(
         default=(), description="Columns that projects cannot have changed."

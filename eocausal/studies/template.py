@@ -1,4 +1,4 @@
-"""The study that ``eocausal init`` writes to start from."""
+"""The studies that ``eocausal init`` writes to start from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eocausal.errors import StudyError
 
-__all__ = ["TEMPLATE", "write_template"]
+__all__ = ["EVALUATION", "TEMPLATE", "write_template"]
 
 TEMPLATE = """\
 # A study: data, design, estimates, checks, report. Check it with `eocausal validate FILE`,
@@ -73,20 +73,112 @@ report:
   # notes: [What a reader must know about the data.]
 """
 
+EVALUATION = """\
+# An evaluation of projects that were placed, by funder and sector. Check it with
+# `eocausal validate FILE`, see what it would do with `eocausal plan FILE`, run it with
+# `eocausal run FILE --out run`.
+study: {name}
+seed: 1 # the same seed gives the same numbers
 
-def write_template(path: Path) -> Path:
+data:
+  root: . # folder of the files below, relative to this file; ${{NAME:-default}} is allowed
+  neighborhoods: # every place: CSV, GeoPackage, GeoJSON, Shapefile, (Geo)Parquet
+    file: places.csv
+    id: place
+    x: lon # for tables of points
+    y: lat
+    size_m: 5000 # side of the square around a point, in metres
+  # outcomes: # where the outcome is not a column of the places: one row per place and year;
+  #   file: wealth.csv # its columns become wealth_2014, wealth_2021, ...
+  #   neighborhood: place
+  #   year: year
+  projects: # one row per location of a project
+    file: projects.csv
+    lon: longitude
+    lat: latitude
+    start: start_date # a date, or a year
+    funder: funder # leave out if there is one funder
+    sector: sector # leave out if there is one sector
+    # names: {{"110": education, WB: World Bank}} # readable names
+  imagery: # taken before the first project that counts
+    files: landsat # a folder, a pattern (landsat/*.tif) or a list of GeoTIFFs
+    bands: [blue, green, red, nir]
+    # band_names: [blue, green, red, nir] # all bands in order, if the files have no names
+    # time: "2004" # date of all files, if they carry none
+    resolution: 30 # metres per pixel
+    size: 64 # pixels per side of a chip
+    periods: [all]
+    units: DN
+  encoder: {{random_conv: {{features: 256, patch: 3}}}}
+
+design:
+  placement:
+    year: year # column of the places: when the outcome was measured; or the year itself
+    first: 2005-01-01 # projects that began before are history, not treatment
+    within_km: 25 # treated: a project this near
+    years_before: 1 # that began so many years before the outcome
+    donut_km: 40 # places with one this near, but not near, are left out
+    within: country # compare only where the funder works in the sector
+    fewest: 100 # kinds with fewer treated places are only listed
+
+estimate:
+  outcome: wealth
+  covariates: [country, urban, year, lon, lat] # fixed before the projects
+  history: true # and the numbers of earlier projects near
+  adjust: [table, image, both]
+  score: aipw # or hajek
+  estimand: ATE # or ATT, ATO
+  otherwise: ATO # what stands in where that is refused for lack of overlap; or none
+  folds: {{blocks_km: 100, k: 5}} # held out whole
+  conley_km: 100 # places nearer than this depend on each other
+  # headline: {{funder: World Bank, sector: education}} # looked at closely
+  # correct: # effects on predictions of the outcome, naive and corrected
+  #   predictions: [predicted_wealth]
+  #   labelled: 0.2
+  map: true
+
+checks:
+  # placebo: [wealth_2000] # columns that projects cannot have changed
+  leave_out: country
+  spillover_km: [10, 25, 50, 100]
+  sensitivity: [1.25, 1.5, 2, 3]
+
+report:
+  title: {name}
+  outcome: asset wealth
+  # unit: standard deviations
+  # notes: [What a reader must know about the data.]
+"""
+
+_KINDS = {"trial": TEMPLATE, "evaluation": EVALUATION}
+
+
+def write_template(path: Path, kind: str = "trial") -> Path:
     """Write a commented study; never over an existing file.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    kind
+        ``trial`` or ``evaluation``.
 
     Raises
     ------
     StudyError
-        If there is such a file, or it cannot be written.
+        If there is such a file, or it cannot be written, or there is no such kind.
     """
+    if kind not in _KINDS:
+        raise StudyError(
+            f"There is no kind of study {kind!r}.",
+            cause=f"Known are {', '.join(_KINDS)}.",
+            next_step="Write one of these after --kind.",
+        )
     title = path.stem.replace("_", " ").replace("-", " ").strip() or "My study"
     quoted = '"' + title.replace("\\", "\\\\").replace('"', '\\"') + '"'
     try:
         with path.open("x", encoding="utf-8") as stream:
-            stream.write(TEMPLATE.format(name=quoted))
+            stream.write(_KINDS[kind].format(name=quoted))
     except OSError as error:
         raise StudyError(
             f"{path} cannot be written.",

@@ -31,8 +31,16 @@ from eocausal.studies.embed import (
     refuse_missing_labels,
 )
 from eocausal.studies.encoders import check_encoder
+from eocausal.studies.evaluation_validate import look_at_evaluation, look_at_late_images
 from eocausal.studies.inputs import source_of
-from eocausal.studies.load import IngestFile, Location, StudyFile, line_of, read_ingestion
+from eocausal.studies.load import (
+    EvaluationFile,
+    IngestFile,
+    Location,
+    StudyFile,
+    line_of,
+    read_ingestion,
+)
 from eocausal.studies.scenes import find_scenes, harmonized, periods_of, refuse_late_scenes
 from eocausal.studies.schema import Study
 from eocausal.studies.schema_imagery import ImagerySection, LooksSection
@@ -131,6 +139,10 @@ def inspect(file: IngestFile) -> Validation:
     found = Validation(file)
     if isinstance(found.file, StudyFile):
         _look_at_study(found, found.file)
+    elif isinstance(found.file, EvaluationFile):
+        look_at_evaluation(found, found.file)
+        _look_at_sources(found)
+        look_at_late_images(found, found.file.study)
     else:
         places = found.attempt(("data", "neighborhoods"), lambda: read_places(found.file.study))
         found.places = places

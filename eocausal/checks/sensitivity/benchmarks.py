@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["LeftOut", "Progress", "leave_out_each", "outcome_predictions", "table_columns"]
 
 Progress = Callable[[int, int], None]
+KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,20 +118,22 @@ def leave_out_each(
         )
     found = []
     for i, name in enumerate(wanted):
-        whole = name not in columns
-        rest = (
-            confounders.only(*(b for b in confounders.blocks if b != name))
-            if whole
-            else confounders.without(name)
-        )
         with contextlib.suppress(MissingColumnError):
-            found.append(_without(subject, name, whole, rest, seed))
+            found.append(_without(subject, name, name not in columns, seed))
         if progress is not None:
             progress(i + 1, len(wanted))
     return found
 
 
-def _without(subject: Weighted, name: str, whole: bool, rest: Confounders, seed: int) -> LeftOut:
+@lru_cache(maxsize=KEPT)
+def _without(subject: Weighted, name: str, whole: bool, seed: int) -> LeftOut:
+    """Leave out one confounder; the last ones are kept, since several checks ask for the same."""
+    confounders = subject.data.confounders
+    rest = (
+        confounders.only(*(b for b in confounders.blocks if b != name))
+        if whole
+        else confounders.without(name)
+    )
     data, decided = replace(subject.data, confounders=rest), subject.decisions
     propensity = None
     if decided.score.needs_propensity:

@@ -112,7 +112,7 @@ def _scores(subject: Weighted, images: list[str], seed: int) -> pd.DataFrame:
             name: (NEIGHBORHOOD, units[column].to_numpy(float)[first])
             for name, column in (("lon", rule.lon), ("lat", rule.lat))
         })  # fmt: skip
-    scores = predictability(embedding, covariates, rule, seed=seed)
+    scores = predictability(embedding, covariates, rule, seed=seed, beside=False)
     honest = scores[scores["honest"].to_numpy(bool)]
     kept = ["covariate", "measure", "score", "ci_low", "ci_high", "note"]
     return honest[kept].reset_index(drop=True)
