@@ -19,11 +19,13 @@ from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.bases import PrincipalComponents, RidgeBasis
 from eocausal.estimators.field import fit_field
 from eocausal.estimators.learners import NUISANCE_COMPONENTS, Places, feature_frame
+from eocausal.estimators.refusal import dependent_groups
 from eocausal.estimators.transport import area_of_applicability, mapped_effects
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import xarray as xr
+    from numpy.typing import NDArray
 
     from eocausal.effect_map import EffectMap
     from eocausal.estimators.weighting import Weighted
@@ -57,7 +59,8 @@ def effect_surface(
     basis
         What the effect may depend on.
     blocks
-        Units of one block may have correlated scores; None: scores are independent.
+        Units of one block may have correlated scores; None: those that the analysis' variance
+        takes to depend on each other.
 
     Returns
     -------
@@ -85,16 +88,19 @@ def effect_surface(
     place = pd.Index(units["neighborhood"]) if "neighborhood" in units else units.index
     labels = pd.Index(place.unique()).sort_values()
     check_same_neighborhoods(labels, frame.index, what="features")
-    cluster = np.arange(len(units)) if blocks is None else blocks.blocks(units)
+    at = labels.get_indexer(place)
+    cluster = _clusters(fitted, blocks)
     z = frame.loc[labels].to_numpy()
-    means = Places.average(fitted.scores(arm), labels.get_indexer(place), cluster)
+    means = Places.average(fitted.scores(arm), at, cluster)
     mapping = (basis or RidgeBasis()).fit(z[means.place], means.value, means.count, seed=0)
-    posterior = fit_field(mapping(z[means.place]), means.value, means.known, means.group)
+    known = np.maximum(means.known, _noise(fitted, arm, at, cluster))
+    posterior = fit_field(mapping(z[means.place]), means.value, known, means.group)
     target = frame.to_numpy()
     phi = mapping(target)
     like = PrincipalComponents.fit(z, NUISANCE_COMPONENTS)
-    fold = np.zeros(len(labels), dtype=np.int64)
-    fold[labels.get_indexer(place)] = fitted.splits.fold
+    fold = np.arange(len(labels))
+    if fitted.splits.crossed:
+        fold[at] = fitted.splits.fold
     support = area_of_applicability(like(z), fold, like(target))
     return mapped_effects(
         neighborhoods,
@@ -113,3 +119,35 @@ def effect_surface(
             "n_features": int(z.shape[1]),
         },
     )
+
+
+def _clusters(fitted: Weighted, blocks: SpatialBlocks | None) -> NDArray[np.int64]:
+    """Return (n,) groups of units whose scores may be correlated."""
+    units = fitted.data.units
+    if blocks is not None:
+        return blocks.blocks(units)
+    groups = dependent_groups(fitted.decisions.vcov, units)
+    return np.arange(len(units)) if groups is None else groups
+
+
+def _noise(
+    fitted: Weighted,
+    arm: str | None,
+    place: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the variance of each row's mean score that outcomes alone make.
+
+    A unit's score has the variance σ²(1/e_a + 1/e_0) given its confounders, σ² being that of the
+    outcome around its predictions: units that hardly could be in an arm are the noisy ones.
+    """
+    e, m = fitted.nuisances.propensity, fitted.nuisances.outcome
+    assert e is not None
+    assert m is not None
+    data = fitted.data
+    own = np.arange(data.n)
+    left = data.y - m[own, data.arm]
+    one = data.arms.index(arm) if arm is not None else 1
+    variance = left.var() * (1 / e[:, one] + 1 / e[:, 0])
+    count = Places.average(np.ones(data.n), place, cluster).count
+    return Places.average(variance, place, cluster).value / count
