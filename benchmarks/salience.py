@@ -149,10 +149,11 @@ def main() -> None:
         f"same with shuffled weights\n  {'method':46s} {'ratio':13s}  {'ratio, for':13s}  "
         f"{'+ over x':13s}  {'rank r':6s}  chips/s"
     )
-    for name, (targets, fold) in (
-        ("trained", trained_targets(world, options.epochs)),
-        ("random_conv", random_conv_targets(world)),
+    for name, targets_of in (
+        ("trained", lambda: trained_targets(world, options.epochs)),
+        ("random_conv", lambda: random_conv_targets(world)),
     ):
+        targets, fold = targets_of()
         for method in METHODS:
             maps = compare(world, targets, fold, options.chips, method)
             if options.figures is not None:
