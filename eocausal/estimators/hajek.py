@@ -60,8 +60,9 @@ def hajek_means(
     weights, slopes = balancing_weights(arm, propensity, estimand)
     score = bread = None
     if design is not None:
-        score, bread = _likelihood(arm, propensity, np.linalg.qr(design)[0])
-        slopes = _outer(weights[:, None] * slopes, np.linalg.qr(design)[0])
+        axes = np.asarray(np.linalg.qr(design)[0])
+        score, bread = _likelihood(arm, propensity, axes)
+        slopes = _outer(weights[:, None] * slopes, axes)
     return weighted_means(y, arm, weights, slopes, score, bread)
 
 

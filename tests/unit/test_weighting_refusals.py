@@ -5,15 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from eocausal.checks.support import alternatives
 from eocausal.effects import Status
 from eocausal.errors import (
+    AlignmentError,
     AssignmentError,
     DuplicateIdError,
+    EmbeddingError,
     EmptyInputError,
     EstimationError,
     FoldError,
+    LeakageError,
     MissingColumnError,
     OneArmError,
     OutcomeError,
@@ -320,3 +324,42 @@ def test_no_confounder_at_all_is_a_difference_in_means():
     treated = units["w"] == "road"
     want = units["y"][treated].mean() - units["y"][~treated].mean()
     assert found.estimate == pytest.approx(want, rel=1e-10)
+
+
+def embedding(units, last="2004-12-31"):
+    values = np.random.default_rng(0).normal(size=(len(units), 3))
+    return xr.DataArray(
+        values, dims=("neighborhood", "feature"),
+        coords={"neighborhood": units.index.to_numpy()},
+        attrs={"encoder": "e", "weights_sha256": "", "bands": ["red"], "last_image_date": last},
+    )  # fmt: skip
+
+
+def test_images_taken_after_treatment_began_are_refused():
+    units = study()
+    images = {"chip": embedding(units)}
+    asked = {"treatment": "w", "outcome": "y", "covariates": ["a"], "images": images}
+    assert weight(units, **asked, start="2005-01-01").data.confounders.blocks == ("table", "chip")
+    with pytest.raises(LeakageError, match=r"last image is of 2004-12-31.*began 2004-06-01"):
+        weight(units, **asked, start="2004-06-01")
+    begun = pd.Series(pd.Timestamp("2010-01-01"), units.index)
+    treated = units.index[units["w"] == "road"]
+    begun[treated[:2]] = pd.Timestamp("2003-01-01")
+    with pytest.raises(LeakageError, match="2 units that were treated before it"):
+        weight(units.assign(begun=begun), **asked, start="begun")
+    begun[treated[:2]] = pd.Timestamp("2010-01-01")
+    begun[units.index.difference(treated)] = pd.Timestamp("1990-01-01")  # no one's treatment
+    weight(units.assign(begun=begun), **asked, start="begun")
+
+
+def test_units_without_an_image_are_refused_and_named():
+    units = study()
+    images = {"chip": embedding(units.iloc[2:])}
+    with pytest.raises(AlignmentError, match=r"not in the features 'chip': 'u0', 'u1'"):
+        weight(units, treatment="w", outcome="y", images=images)
+    images = {"chip": embedding(units)}
+    images["chip"][3:5] = np.nan
+    with pytest.raises(EmbeddingError, match=r"2 units have no features in 'chip': 'u3', 'u4'"):
+        weight(units, treatment="w", outcome="y", images=images)
+    with pytest.raises(AlignmentError):
+        weight(units.set_index("other-" + units.index), treatment="w", outcome="y", images=images)
