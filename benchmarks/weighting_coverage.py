@@ -145,7 +145,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         )
 
     grouped = rows.groupby(["method", "contrast"], sort=False)
-    return pd.DataFrame({key: one(group) for key, group in grouped}).T
+    table = pd.DataFrame({key: one(group) for key, group in grouped}).T
+    return table.rename_axis(index=["method", "contrast"])
 
 
 def main() -> None:
