@@ -91,7 +91,7 @@ class Hidden:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The part of the number of blobs that is linear in an embedding confounds.
+    """What an embedding tells of the number of blobs confounds: linear in it, nothing is hidden.
 
     Parameters
     ----------
@@ -102,13 +102,22 @@ class Embedded:
     encode: Callable[[Float32], NDArray[np.floating]]
 
     def values(self, places: BlobPlaces) -> Float64:
-        """Return the least-squares fit of the number of blobs on the features."""
+        """Return the ridge regression of the number of blobs on the features.
+
+        The penalty is that of least generalised cross-validation (Golub, Heath & Wahba 1979):
+        least squares would make a confounder of what fits these chips by chance, too.
+        """
         features = self.encode(places.images).astype(np.float64)
         features = features - features.mean(axis=0)
         spread = features.std(axis=0)
-        features = features[:, spread > 0] / spread[spread > 0]
-        slopes = np.linalg.lstsq(features, places.count - places.count.mean(), rcond=1e-6)[0]
-        return np.asarray(features @ slopes)
+        u, s, _ = np.linalg.svd(features[:, spread > 0] / spread[spread > 0], full_matrices=False)
+        count = places.count - places.count.mean()
+        share = s**2 / (s**2 + (s[0] ** 2 * np.logspace(0, -10, 61))[:, None])
+        fits = u @ (share * (u.T @ count)).T
+        left = ((count[:, None] - fits) ** 2).sum(axis=0)
+        free = 1 - share.sum(axis=1) / (len(count) - 1)
+        score = np.where(free > 0.1, left / np.maximum(free, 0.1) ** 2, np.inf)
+        return np.asarray(fits[:, score.argmin()])
 
 
 @dataclass(frozen=True, slots=True)

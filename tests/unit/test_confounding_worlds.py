@@ -9,6 +9,7 @@ from eocausal.contracts import check_cube
 from eocausal.errors import DesignError, EmptyInputError
 from eocausal.simulate import image_confounding, kernel_confounder, no_overlap, tutorial
 from eocausal.simulate.image_confounding import (
+    BlobPlaces,
     Embedded,
     Hidden,
     ImageConfoundingConfig,
@@ -192,6 +193,15 @@ class TestImageConfounding:
         left = part - design @ np.linalg.lstsq(design, part, rcond=None)[0]
         assert np.abs(left).max() < 1e-6 * part.std()
         assert 0.1 < np.corrcoef(part, count)[0, 1] < 0.99
+
+    @pytest.mark.parametrize("columns", [100, 600])
+    def test_what_fits_by_chance_does_not_confound(self, world, columns):
+        places = world.places
+        some = BlobPlaces(places.images[:400], places.count[:400], places.development[:400])
+        noise = np.random.default_rng(0).normal(size=(400, columns))
+        told = Embedded(lambda _: noise).values(some)
+        assert np.isfinite(told).all()
+        assert told.var() < 0.1 * some.count.var()
 
     def test_confounder_is_standardised_and_that_of_the_carrier(self):
         for carrier in (Visible(), Hidden(), Embedded(first_pixels)):
