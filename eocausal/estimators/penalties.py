@@ -25,6 +25,7 @@ __all__ = ["GRID", "Cells", "HeldOutLoss", "PenaltyRule", "cells_of", "penalties
 
 GRID = tuple(float(10.0**power) for power in np.arange(-1.0, 3.01, 0.5))
 MORE = 4
+FREE = 2e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,12 +114,21 @@ class PenaltyRule:
     ----------
     penalties
         The penalties, none beside them; one is taken as it is. None: half-decades from 0.1 to
-        1,000, and further out as long as the best is at the end.
+        1,000, and further out as long as the chosen one is at the end.
+    slack
+        Share by which the held-out loss may exceed the least.
     """
 
     penalties: tuple[float, ...] | None
+    slack: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.slack < np.inf:
+            raise EstimationError(
+                f"slack={self.slack} is no share of a loss.",
+                cause="A held-out loss may exceed the least by a share of it, 0 or more.",
+                next_step="Give e.g. slack=0.1, or 0 for the penalty of least loss.",
+            )
         given = self.penalties
         if given is not None and not (given and all(0 < p < np.inf for p in given)):
             raise EstimationError(
@@ -133,7 +143,10 @@ class PenaltyRule:
         return self.penalties[0] if self.penalties and len(self.penalties) == 1 else None
 
     def choose(self, loss: HeldOutLoss, folds: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-        """Return the penalty of least held-out loss of each fold; at a tie the strongest.
+        """Return the penalty of each fold: that of least held-out loss, at a tie the strongest.
+
+        With ``slack``, the weakest to which losses stay within (1 + slack) times the least all the
+        way from that one.
 
         Parameters
         ----------
@@ -142,8 +155,9 @@ class PenaltyRule:
         folds
             Numbers of the folds.
         n
-            Number of units. The default grid goes no further than 10⁻⁶, where hardly anything is
-            penalised, and 1000 n, where nothing is left of any coefficient.
+            Number of units. The default grid goes no further than 10⁻⁶ (for the sake of slack
+            10⁻³), where hardly anything is penalised, and 1000 n, where nothing is left of any
+            coefficient.
 
         Raises
         ------
@@ -157,9 +171,9 @@ class PenaltyRule:
         table = loss(grid, folds)
         while self.penalties is None:
             best = table.argmin(axis=1)
-            rows = np.arange(len(folds))
-            top = (best == 0) & (table[rows, 0] < table[rows, 1]) & (grid[0] < high)
+            top = (best == 0) & (table[:, 0] < table[:, 1]) & (grid[0] < high)
             bottom = (best == len(grid) - 1) & (grid[-1] > low)
+            bottom |= (self._weakest(table) == len(grid) - 1) & (grid[-1] > FREE)
             if not (top.any() or bottom.any()):
                 break
             more = grid[0] * 10 ** (np.arange(MORE, 0, -1) / 2)
@@ -174,7 +188,17 @@ class PenaltyRule:
                 cause="The penalties are too weak for so many columns.",
                 next_step="Give stronger ones, or None for the default.",
             )
-        return np.asarray(grid[table.argmin(axis=1)])
+        return np.asarray(grid[self._weakest(table)])
+
+    def _weakest(self, table: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the column of each row's choice; penalties get weaker from left to right."""
+        best = np.asarray(table.argmin(axis=1))
+        if self.slack == 0:
+            return best
+        bound = (1 + self.slack) * table.min(axis=1, keepdims=True)
+        beyond = (table > bound) & (np.arange(table.shape[1]) > best[:, None])
+        end = np.where(beyond.any(axis=1), beyond.argmax(axis=1), table.shape[1])
+        return np.asarray(end - 1)
 
 
 def _only(
@@ -189,6 +213,6 @@ def _only(
     return out
 
 
-def penalties_of(given: Sequence[float] | None) -> PenaltyRule:
+def penalties_of(given: Sequence[float] | None, slack: float = 0.0) -> PenaltyRule:
     """Read what a user gave."""
-    return PenaltyRule(None if given is None else tuple(float(p) for p in given))
+    return PenaltyRule(None if given is None else tuple(float(p) for p in given), slack)

@@ -34,20 +34,29 @@ class Ridge:
     Minimises Σ(y − α − xβ)² + λ‖β‖² over an arm's training units, with standardised columns, each
     source with total variance one (:meth:`Confounders.standardised`): λ is about the ratio of the
     outcome's variance that the columns cannot explain to that which they can. For each fold and
-    arm λ is the one of least squared error on units that are held out within the fold's training
+    arm λ is chosen by the squared error on units that are held out within the fold's training
     units; the inner folds are the other folds (:mod:`~eocausal.estimators.penalties`).
+
+    It is not the λ that predicts best. What a penalty keeps out of the outcome model, another
+    keeps out of the probabilities, and what neither knows biases the effect; noise in predictions
+    of units that were not fitted on only adds to its variance, by no more than the same share
+    (Newey & Robins 2018, arXiv 1801.09138: models behind an effect should smooth less).
 
     Parameters
     ----------
     penalties
         Values of λ to choose from; one is taken as it is. Default: half-decades from 0.1 to
-        1,000, extended as long as the best is at an end.
+        1,000, extended as long as the chosen one is at an end.
+    slack
+        The weakest λ is taken whose held-out squared error exceeds the least by no more than this
+        share; 0: the λ of least error.
     """
 
     penalties: Sequence[float] | None = None
+    slack: float = 0.05
 
     def __post_init__(self) -> None:
-        penalties_of(self.penalties)
+        penalties_of(self.penalties, self.slack)
 
     def cross_fit(
         self,
@@ -79,7 +88,7 @@ class Ridge:
             If a fold is fitted on fewer than two units of an arm.
         """
         arms = check_arms(arm, splits)
-        rule = penalties_of(self.penalties)
+        rule = penalties_of(self.penalties, self.slack)
         x = confounders.standardised()
         choose = rule.fixed is None and x.shape[1] > 0
         cells = cells_of(splits, arm, seed=seed, choose=choose)

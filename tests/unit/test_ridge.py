@@ -42,8 +42,8 @@ def explicit(c, y, arm, splits, penalty_of):
     return out
 
 
-def slow_choice(c, y, arm, splits, k, a, grid, *, seed=0):
-    """Choose a penalty by explicit inner cross-validation."""
+def slow_errors(c, y, arm, splits, k, a, grid, *, seed=0):
+    """Return the held-out squared error of each penalty by explicit inner cross-validation."""
     x = c.standardised()
     rows, inner = inner_splits(splits, k, arm, seed=seed)
     x, y, own = x[rows], y[rows], arm[rows] == a
@@ -53,7 +53,12 @@ def slow_choice(c, y, arm, splits, k, a, grid, *, seed=0):
         for i, penalty in enumerate(grid):
             model = SklearnRidge(alpha=penalty, solver="svd").fit(x[train], y[train])
             error[i] += ((y[test] - model.predict(x[test])) ** 2).sum() if test.any() else 0.0
-    return grid[error.argmin()]
+    return error
+
+
+def slow_choice(c, y, arm, splits, k, a, grid, *, seed=0):
+    """Choose the penalty of least held-out error."""
+    return grid[slow_errors(c, y, arm, splits, k, a, grid, seed=seed).argmin()]
 
 
 @pytest.mark.parametrize(("n", "p"), [(200, 7), (60, 90), (50, 1)])
@@ -70,9 +75,47 @@ def test_penalty_is_the_one_of_an_explicit_inner_cross_validation(k):
     c, y, arm = world(240, 20, seed=k, noise=4)
     splits = Splits.none(240) if k == 1 else Splits.of(np.random.default_rng(k).integers(0, k, 240))
     grid = (0.03, 0.3, 3.0, 30.0, 300.0)
-    got = Ridge(penalties=grid).cross_fit(c, y, arm, splits, seed=0)
+    got = Ridge(grid, slack=0).cross_fit(c, y, arm, splits, seed=0)
     want = explicit(c, y, arm, splits, lambda k, a: slow_choice(c, y, arm, splits, k, a, grid))
     np.testing.assert_allclose(got, want, atol=1e-8)
+
+
+@pytest.mark.parametrize("slack", [0.02, 0.5])
+def test_slack_takes_the_weakest_penalty_whose_error_is_hardly_larger(slack):
+    c, y, arm = world(240, 60, seed=2, noise=6)
+    splits = Splits.of(np.arange(240) % 4)
+    grid = tuple(10.0 ** (np.arange(6, -5, -1) / 2))
+    weaker = []
+
+    def weakest(k, a):
+        errors = slow_errors(c, y, arm, splits, k, a, grid)
+        at = errors.argmin()
+        while at + 1 < len(grid) and errors[at + 1] <= (1 + slack) * errors.min():
+            at += 1
+        weaker.append(at > errors.argmin())
+        return grid[at]
+
+    got = Ridge(grid, slack=slack).cross_fit(c, y, arm, splits, seed=0)
+    np.testing.assert_allclose(got, explicit(c, y, arm, splits, weakest), atol=1e-8)
+    assert any(weaker)
+
+
+def test_slack_may_lead_beyond_the_grid():
+    c, y, arm = world(300, 10, seed=2, noise=0.5)
+    splits = Splits.of(np.arange(300) % 3)
+    wide = tuple(10.0 ** (np.arange(6, -7, -1) / 2))
+    got = Ridge().cross_fit(c, y, arm, splits, seed=0)
+    np.testing.assert_allclose(
+        got, Ridge(wide).cross_fit(c, y, arm, splits, seed=0), rtol=0, atol=1e-6
+    )
+    inside = Ridge(GRID).cross_fit(c, y, arm, splits, seed=0)
+    assert np.abs(got - inside).max() > 1e-4
+
+
+@pytest.mark.parametrize("slack", [-0.1, float("nan"), float("inf")])
+def test_slack_is_a_share(slack):
+    with pytest.raises(EstimationError, match="no share of a loss"):
+        Ridge(slack=slack)
 
 
 def spatial(n: int, *, seed: int) -> pd.DataFrame:
@@ -87,7 +130,7 @@ def test_buffers_are_kept_inside_and_outside():
     splits = split(rule, units, seed=0)
     assert splits.train.sum() < 0.8 * 3 * 400
     grid = (0.1, 1.0, 10.0, 100.0)
-    got = Ridge(penalties=grid).cross_fit(c, y, arm, splits, seed=0)
+    got = Ridge(grid, slack=0).cross_fit(c, y, arm, splits, seed=0)
     want = explicit(c, y, arm, splits, lambda k, a: slow_choice(c, y, arm, splits, k, a, grid))
     np.testing.assert_allclose(got, want, atol=1e-8)
 
@@ -105,7 +148,7 @@ def test_outcomes_of_a_fold_do_not_move_its_own_predictions():
 def test_the_grid_is_extended_where_the_best_is_at_its_end(noise, beyond):
     c, y, arm = world(300, 10, seed=2, noise=noise)
     splits = Splits.of(np.arange(300) % 3)
-    got = Ridge().cross_fit(c, y, arm, splits, seed=0)
+    got = Ridge(slack=0).cross_fit(c, y, arm, splits, seed=0)
     wide = tuple(10.0 ** (np.arange(-12, 15) / 2))
 
     def slow(k, a):
