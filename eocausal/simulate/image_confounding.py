@@ -208,8 +208,9 @@ class ImageConfounding:
     cube
         Both images, as the periods ``2010`` and ``2015``; treatment lies between them.
     units
-        One row per place: ``neighborhood``, ``treated``, ``outcome``, ``x``, ``lon``, ``lat``
-        (degrees); and what no one sees: ``confounder`` (mean 0, sd 1), ``propensity``.
+        One row per place: ``neighborhood``, ``treated``, ``outcome``, ``earlier`` (the outcome
+        before treatment, with an error of its own), ``x``, ``lon``, ``lat`` (degrees); and what no
+        one sees: ``confounder`` (mean 0, sd 1), ``propensity``.
     places
         What was there before treatment.
     """
@@ -244,15 +245,17 @@ def simulate_image_confounding(
     x = rng.standard_normal(c.n)
     propensity = 1 / (1 + np.exp(-(c.placement * confounder + c.table * x)))
     treated = (rng.random(c.n) < propensity).astype(np.int64)
-    outcome = c.effect * treated + c.confounding * confounder + c.table * x
-    outcome += c.noise * _partly_smooth(c, rng)
+    level = c.confounding * confounder + c.table * x
+    outcome = c.effect * treated + level + c.noise * _partly_smooth(c, rng)
     after = _expose(_mark(scene, treated, c.mark, rng), rng)
+    earlier = level + c.noise * _partly_smooth(c, rng)
     cube = _cube(np.stack([places.images, after], axis=1))
     units = pd.DataFrame(
         {
             "neighborhood": np.arange(c.n),
             "treated": treated,
             "outcome": outcome,
+            "earlier": earlier,
             "x": x,
             "lon": cube["lon"].to_numpy(),
             "lat": cube["lat"].to_numpy(),
