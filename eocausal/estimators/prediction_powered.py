@@ -103,8 +103,9 @@ class PredictionPowered:
             note += (
                 f" An arm has only {counts.min()} of them: the interval may be somewhat too short."
             )
-        spread = known.spread(influence - influence[:, :1])
-        return Effects(value - value[0], spread, numbers, note, warned=few)
+        apart = influence - influence[:, :1]
+        df = _degrees_of_freedom(known, apart[:, 1:], known.study.means.weights / chance)
+        return Effects(value - value[0], known.spread(apart), numbers, note, few, df)
 
     def _chance(self, known: Labelled) -> NDArray[np.float64]:
         data = known.study.data
@@ -156,6 +157,25 @@ class PredictionPowered:
             return fitted
         assert study.nuisances.outcome is not None
         return np.asarray(power * study.nuisances.outcome + fitted)
+
+
+def _degrees_of_freedom(
+    known: Labelled, psi: NDArray[np.float64], weights: NDArray[np.float64]
+) -> float:
+    """Degrees of freedom of the effects' variances, of the effect with the fewest.
+
+    After Welch (1947) and Satterthwaite (1946): the part of a variance that comes from the labelled
+    units of an arm has those of as many even units as their weights amount to, less one; what comes
+    from the other units has as many as one likes.
+    """
+    arm = known.study.data.arm
+    whole, spent = (psi**2).sum(axis=0), np.zeros(psi.shape[1])
+    for k in np.unique(arm):
+        rows = (arm == k) & known.labelled
+        w = weights[rows]
+        even = w.sum() ** 2 / (w**2).sum()
+        spent += (psi[rows] ** 2).sum(axis=0) ** 2 / max(even - 1, 1.0)
+    return float((whole**2 / spent).min()) if (spent > 0).all() else float("inf")
 
 
 def _refuse_few(known: Labelled) -> None:
