@@ -73,11 +73,11 @@ def minimise(
             return Minimum(at, step, False)
         fall = float(gradient @ new)
         moved = reach(new)
+        if moved < REACHED:
+            return Minimum(at - new, new, True)
         if not (np.isfinite(moved) and fall >= 0):
             return Minimum(at, step, False)
         step = new
-        if moved < REACHED:
-            return Minimum(at - step, step, True)
         size, slack = 1.0, 1e-13 * (1 + abs(now))
         with np.errstate(over="ignore", invalid="ignore"):
             while not (after := value(at - size * step)) <= now - 1e-4 * size * fall + slack:
