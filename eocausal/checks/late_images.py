@@ -73,6 +73,9 @@ class LateImages:
         smaller.
     draws, seed
         Of the test of changes; the seed also deals folds and models.
+    estimates
+        Whether to estimate the effect with each image as well, for the table: how it moves with
+        the image's date.
     decisions
         How a study is analysed that was given as data, because its effect is refused.
     """
@@ -83,6 +86,7 @@ class LateImages:
     alpha: float = 0.01
     draws: int = 999
     seed: int = 0
+    estimates: bool = True
     decisions: Weighting = field(default_factory=Weighting)
 
     def __post_init__(self) -> None:
@@ -363,6 +367,8 @@ def _row(
         "image": name, "last_image_date": date, "auc": told.auc[name],
         "share_extreme": float(told.extreme[name].mean()),
     }  # fmt: skip
+    if not asked.estimates:
+        return row
     try:
         effect = decided.fit(swapped if swapped is not None else data, seed=asked.seed).estimate
     except OverlapError as error:
