@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RidgeLogit"]
 
+STRONG = 1.0
+"""A penalty from which on every fit converges."""
+
 
 @dataclass(frozen=True, slots=True)
 class RidgeLogit:
@@ -36,7 +39,9 @@ class RidgeLogit:
     ----------
     penalties
         Values of λ to choose from; one is taken as it is. Default: half-decades from 0.1 to
-        1,000, extended as long as the best is at an end.
+        1,000, extended as long as the best is at an end. Where columns separate arms, hardly
+        penalised fits run away and do not converge: then the first of ten, a hundred, ... times
+        the chosen penalty that does is taken.
     """
 
     penalties: Sequence[float] | None = None
@@ -79,7 +84,12 @@ class RidgeLogit:
         folds = np.unique(splits.fold)
         rough = ManyLogits.of(z.astype(np.float32), arm[order], cells)
         chosen = rule.choose(rough.loss, folds, len(arm))
-        theta, reached = ManyLogits.of(z, arm[order], cells).fit(folds, chosen)
+        exact = ManyLogits.of(z, arm[order], cells)
+        theta, reached = exact.fit(folds, chosen)
+        while not reached.all() and self.penalties is None and chosen[~reached].max() < STRONG:
+            left = ~reached
+            chosen[left] *= 10.0
+            theta[:, :, left], reached[left] = exact.fit(folds[left], chosen[left])
         if not reached.all():
             raise EstimationError(
                 f"Ridge logistic regression with penalty {chosen[~reached][0]:g} did not converge.",

@@ -94,8 +94,8 @@ class PlacedContent:
         Effects on predicted outcomes, naive and corrected; may be empty.
     correction_words
         What they say, in sentences.
-    estimand
-        The effect asked for, e.g. ``ATE``.
+    estimand, stand_in
+        The effect asked for, e.g. ``ATE``, and the one that stands in; ``""`` for none.
     headline
         Funder and sector that are looked at closely.
     adjustment
@@ -116,6 +116,7 @@ class PlacedContent:
     corrections: pd.DataFrame
     correction_words: Sequence[str]
     estimand: str
+    stand_in: str
     headline: tuple[str, str]
     adjustment: str
 

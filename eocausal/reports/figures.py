@@ -66,7 +66,9 @@ def _placed_figures(placed: PlacedContent, outcome: str, unit: str) -> dict[str,
             placed.sectors, outcome=outcome, unit=unit, estimand=placed.estimand
         )
     if len(placed.stand_ins):
-        figures["stand_ins"] = forest_figure(placed.stand_ins, outcome=outcome, unit=unit)
+        figures["stand_ins"] = forest_figure(
+            placed.stand_ins, outcome=outcome, unit=unit, estimand=placed.stand_in
+        )
     if len(placed.placement):
         figures["placement"] = placement_figure(placed.placement)
     if len(placed.curves):

@@ -43,15 +43,15 @@ def placed_view(placed: PlacedContent, images: Mapping[str, str]) -> dict[str, A
     """
     funder, sector = placed.headline
     asked = POPULATIONS.get(placed.estimand, placed.estimand)
-    other = next(iter(placed.stand_ins.get("estimand", pd.Series(dtype=str)).dropna()), "")
     return {
         "asked": asked,
-        "other": POPULATIONS.get(str(other), str(other)),
+        "other": POPULATIONS.get(placed.stand_in, placed.stand_in),
         "headline": f"{funder}, {sector}",
         "sectors": sectors_table(placed.sectors),
         "stand_ins": sectors_table(placed.stand_ins) if len(placed.stand_ins) else None,
         "few": _few(placed.kinds),
         "gaps": gaps_words(placed.gaps),
+        "refusals": _refusals(placed),
         "image": differences_table(placed.differences, "both - table"),
         "funders": differences_table(placed.differences, ""),
         "kinds": text_table(placed.kinds.drop(columns=["estimated"], errors="ignore")),
@@ -60,6 +60,16 @@ def placed_view(placed: PlacedContent, images: Mapping[str, str]) -> dict[str, A
         "corrections": list(placed.correction_words),
         "images": images,
     }
+
+
+def _refusals(placed: PlacedContent) -> list[str]:
+    """Say for every kind whose effect is refused, adjusted as the headline is, why."""
+    rows = placed.sectors[
+        (placed.sectors["status"] == "refused")
+        & (placed.sectors["adjustment"] == placed.adjustment)
+        & (placed.sectors["estimand"] == placed.estimand)
+    ]
+    return [f"{r['funder']}, {r['sector']}: {r['note']}" for r in rows.to_dict("records")]
 
 
 def _few(kinds: pd.DataFrame) -> list[str]:
@@ -84,15 +94,14 @@ def differences_table(differences: pd.DataFrame, adjustment: str) -> TextTable |
         (
             str(r["funder"]), str(r["sector"]), str(r["estimand"]),
             format_number(r["of"]), format_number(r["minus"]), format_number(r["estimate"]),
-            format_interval(r["ci_low"], r["ci_high"]), format_p(r["p_value"]),
-            format_p(r["q_value"]),
+            format_interval(r["ci_low"], r["ci_high"]), format_p(r["q_value"]),
         )
-        for r in table.astype({"p_value": float, "q_value": float}).to_dict("records")
+        for r in table.astype({"q_value": float}).to_dict("records")
     ]  # fmt: skip
     names = ("both", "table alone") if adjustment else ("first", "second")
     header = (
         "funder" if adjustment else "funders", "sector", "effect", *names, "difference",
-        "interval", "p", "q",
+        "interval", "q",
     )  # fmt: skip
     return TextTable(header, tuple(rows), tuple(i >= 3 for i in range(len(header))))
 

@@ -33,6 +33,8 @@ _FAILURE_WORDS = {
     "nodata_only": "No valid pixel",
     "band_missing": "A band is missing",
     "no_crs": "No coordinate reference system",
+    "no_image": "Nothing was seen of the place",
+    "value_missing": "A value is missing",
 }
 
 

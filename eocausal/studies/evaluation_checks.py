@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from eocausal.checks.base import CheckResult, Verdict
+from eocausal.checks.sensitivity.benchmarks import table_columns
 from eocausal.errors import EocausalError
 from eocausal.estimators.bootstrap import SpatialBootstrap
+from eocausal.estimators.confounders import TABLE
 from eocausal.estimators.conley import Conley, conley_by_cutoff
+from eocausal.studies.evaluation_decisions import benchmarks_of
 
 if TYPE_CHECKING:
     from eocausal.estimators.weighting import Weighted
@@ -83,18 +86,32 @@ def _hidden(space: EvaluationSpace, fitted: Weighted) -> Iterator[tuple[str, Run
     from eocausal.checks.sensitivity.omitted_variable import OmittedVariable
 
     seed = space.study.seed
+    columns = table_columns(fitted.data.confounders)
+    images = [b for b in fitted.data.confounders.blocks if b != TABLE]
+    known = (*benchmarks_of(space.study, columns), *images)
     factors = tuple(sorted({1.0, *space.study.checks.sensitivity}))
-    marginal = MarginalSensitivity(factors=factors, seed=seed)
+    marginal = MarginalSensitivity(factors=factors, columns=known, seed=seed)
     yield "Odds of treatment that are off by a factor", lambda: marginal.run(fitted)
-    yield "E-value", lambda: EValue(seed=seed).run(fitted)
-    yield "Omitted variable", lambda: OmittedVariable(seed=seed).run(fitted)
+    yield "E-value", lambda: EValue(columns=known, seed=seed).run(fitted)
+    omitted = OmittedVariable(columns=known, seed=seed)
+    yield "Omitted variable", lambda: omitted.run(fitted)
     linear = LinearOmittedVariable()
     yield "Omitted variable in a linear regression", lambda: linear.run(fitted)
     yield "Bounds if anything may be hidden", lambda: InformationBounds().run(fitted)
     if len(fitted.data.confounders.blocks) > 1:
-        # what the image does not tell of these columns, the table adjusts for: never a failure
-        image = ImageConfounders(seed=seed, large=math.inf)
-        yield "What the image can carry of known confounders", lambda: image.run(fitted)
+        image = ImageConfounders(seed=seed)
+        name = "What the image can carry of known confounders"
+        yield name, lambda: _at_most_a_warning(image.run(fitted))
+
+
+def _at_most_a_warning(result: CheckResult) -> CheckResult:
+    """Soften a failure: what the image does not tell of these columns, the table adjusts for."""
+    if result.verdict is not Verdict.FAIL:
+        return result
+    return replace(
+        result, verdict=Verdict.WARN,
+        detail=f"{result.detail} These columns themselves are adjusted for by the table.",
+    )  # fmt: skip
 
 
 def image_dates(space: EvaluationSpace) -> CheckResult:

@@ -119,7 +119,7 @@ def map_effects(space: EvaluationSpace, progress: Advance) -> list[str]:
         return [space.keep("map.json", {"note": why, "files": []})]
     progress(1, 2)
     files = ["effects.parquet", "effects.gpkg"]
-    if (space.places.geometry.area > 0).any():
+    if not space.places.geometry.geom_type.isin(["Point", "MultiPoint"]).all():
         files.append("effects.tif")
     for name in files:
         surface.write(space.folder / name)
@@ -155,7 +155,7 @@ def collect_evaluation(space: EvaluationSpace, progress: Advance) -> list[str]:
         records += space.kept("map.json").get("records", [])
     write_estimates(space.folder, records)
     ledger = FailureLedger()
-    for stage in ("inputs", "scenes", "cube", "panel"):
+    for stage in ("inputs", "scenes", "cube", "panel", "kinds"):
         ledger.rows += FailureLedger.read(space.part(f"{stage}.failures.parquet")).rows
     ledger.write(space.folder / "failures.parquet")
     write_study(space)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eocausal.designs import Trial
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SETS",
     "assignment_of",
+    "benchmarks_of",
     "first_projects",
     "folds_of",
     "placement_of",
@@ -43,6 +45,20 @@ def placement_of(study: Evaluation, year: str) -> Placement:
 def first_projects(study: Evaluation) -> Trial:
     """Return the begin of the first projects that count, as a design that images must precede."""
     return Trial("projects", start=study.design.placement.first)
+
+
+def benchmarks_of(study: Evaluation, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the table that something hidden is compared with.
+
+    Parameters
+    ----------
+    columns
+        Those that are adjusted for.
+    """
+    asked = study.checks.benchmarks
+    if asked:
+        return tuple(c for c in columns if c in asked)
+    return tuple(c for c in columns if c != study.design.placement.within) or tuple(columns)
 
 
 def folds_of(study: Evaluation) -> FoldRule:

@@ -229,7 +229,7 @@ def funder_differences(fits: Sequence[KindFit], adjustment: str) -> list[dict[st
                 continue
             pair = _same_population(b, a)
             if pair is not None:
-                funder = f"{b.kind.funder} - {a.kind.funder}"
+                funder = f"{b.kind.funder} minus {a.kind.funder}"
                 key = {"funder": funder, "sector": a.kind.sector, "adjustment": adjustment}
                 found.append((key, *pair))
     return _differences(found)

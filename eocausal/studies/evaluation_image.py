@@ -7,6 +7,7 @@ that nobody measured cannot be seen; those that were measured are the best hint 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from eocausal.studies.evaluation_space import EvaluationSpace
 
 __all__ = ["carried_by_image", "image_sentence"]
+
+HARDLY = 0.01
 
 
 def carried_by_image(space: EvaluationSpace, units: pd.DataFrame, columns: list[str]) -> list[Any]:
@@ -57,7 +60,7 @@ def _blocks(folds: FoldRule) -> FoldRule:
 
 def image_sentence(
     scores: list[dict[str, Any]], data: Observed, fit: KindFit, fitted: Weighted | None,
-    both: KindFit | None,
+    both: KindFit | None, benchmarks: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Say how far the image of an adjusted estimate carries what was measured, beside a bound.
 
@@ -71,6 +74,8 @@ def image_sentence(
         The estimate adjusted for the image alone, or for image and table.
     both
         That adjusted for both.
+    benchmarks
+        Columns that something hidden is compared with.
 
     Returns
     -------
@@ -92,7 +97,7 @@ def image_sentence(
             f"{both.shown.estimand} is {both.shown.estimate:.2g}."
         )
     elif fitted is not None:
-        words += _bound(found, data, fitted)
+        words += _bound(found, data, fitted, benchmarks)
     return {**found, "image_words": words}
 
 
@@ -103,7 +108,9 @@ def _range(name: str, scores: dict[str, float]) -> str:
     return f"{name} {scores[least]:.2f} ({least}) to {scores[most]:.2f} ({most})"
 
 
-def _bound(found: dict[str, Any], data: Observed, fitted: Weighted) -> str:
+def _bound(
+    found: dict[str, Any], data: Observed, fitted: Weighted, benchmarks: Sequence[str]
+) -> str:
     """Bound the effect by something hidden that adds as much as each measured confounder."""
     try:
         bounds = OmittedVariableBounds.of(fitted)
@@ -115,6 +122,7 @@ def _bound(found: dict[str, Any], data: Observed, fitted: Weighted) -> str:
         if c["c_treatment"] < 1
         else math.inf
         for name, c in strength.items()
+        if name in benchmarks
     }
     if not reach:
         return ""
@@ -123,6 +131,8 @@ def _bound(found: dict[str, Any], data: Observed, fitted: Weighted) -> str:
         return f" Something hidden that tells treatment as {worst!r} does could have any effect."
     low, high = bounds.at(strength[worst]["c_outcome"], strength[worst]["c_treatment"])
     found |= {"hidden_like": worst, "hidden_low": low.estimate, "hidden_high": high.estimate}
+    if high.estimate - low.estimate < HARDLY * abs(bounds.effect.estimate):
+        return " Something hidden that adds as much as any of them would hardly move the estimate."
     return (
         f" Something hidden that adds as much as {worst!r} could move the estimate "
         f"{bounds.effect.estimate:.2g} to anything from {low.estimate:.2g} to "

@@ -11,6 +11,7 @@ import pandas as pd
 from eocausal.checks.base import CheckResult
 from eocausal.provenance import FailureLedger, atomic_path, versions
 from eocausal.studies.embed import read_description
+from eocausal.studies.evaluation_decisions import SETS
 from eocausal.studies.evaluation_estimates import ASKED, STAND_IN
 from eocausal.studies.evaluation_facts import facts
 from eocausal.studies.evaluation_truth import compared_with_truth, mapped_truth
@@ -57,8 +58,12 @@ def sector_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         " ".join(str(part) for part in (a, b) if isinstance(part, str) and part)
         for a, b in zip(table["note"], table["image_words"], strict=True)
     ]
-    numbers = [c for c in SECTOR_COLUMNS[5:-1]]
-    return table.assign(note=notes, **{c: table[c].astype(float) for c in numbers})
+    numbers = {c: table[c].astype(float) for c in SECTOR_COLUMNS[5:-1]}
+    place = table["adjustment"].map({a: k for k, a in enumerate(SETS)})
+    table = table.assign(note=notes, few=table["status"] == "few", place=place, **numbers)
+    order = ["few", "sector", "funder", "place"]
+    kept = table.sort_values(order, kind="stable", ignore_index=True)
+    return kept.drop(columns=["few", "place"])
 
 
 def evaluation_content(space: EvaluationSpace) -> ReportContent:
@@ -132,6 +137,7 @@ def _placed(
         corrections=corrections,
         correction_words=words,
         estimand=space.study.estimate.estimand,
+        stand_in="" if space.study.estimate.otherwise == "none" else space.study.estimate.otherwise,
         headline=(head["funder"], head["sector"]),
         adjustment=head["adjustment"],
     )  # fmt: skip
@@ -142,8 +148,9 @@ def _stand_ins(sectors: pd.DataFrame, space: EvaluationSpace) -> pd.DataFrame:
     other = space.study.estimate.otherwise
     if other == "none":
         return sectors.iloc[:0]
-    mine = sectors[(sectors["estimand"].str.startswith(other)) | (sectors["status"] == "few")]
-    return mine.reset_index(drop=True)
+    few = sectors["status"] == "few"
+    mine = sectors[sectors["estimand"].str.startswith(other) | few].reset_index(drop=True)
+    return mine.assign(estimand=mine["estimand"].where(mine["status"] != "few", other))
 
 
 def _corrections(
@@ -197,15 +204,47 @@ def _read_map(space: EvaluationSpace) -> EffectMap | None:
     return EffectMap(table, space.study.estimate.level)
 
 
+def _differences(space: EvaluationSpace, placed: PlacedContent) -> list[str]:
+    """Say for the headline what the image changed, and how funders differ in its sector."""
+    funder, sector = placed.headline
+    found, said = space.kept("sectors.json"), []
+    unit = f" {space.study.report.unit}" if space.study.report.unit else ""
+    for r in found["gains"]:
+        if (r["funder"], r["sector"]) == (funder, sector):
+            said.append(
+                f"Adjusting for the image besides the table changed the {r['estimand']} of "
+                f"{funder}, {sector} by {_with_interval(r, unit)}."
+            )
+    said += [
+        f"In {r['sector']} the {r['estimand']} of {r['funder']} is {_with_interval(r, unit)}."
+        for r in found["funders"]
+        if r["sector"] == sector
+    ]
+    return said
+
+
+def _with_interval(record: dict[str, Any], unit: str) -> str:
+    from eocausal.reports.tables import format_interval, format_number
+
+    interval = format_interval(record["ci_low"], record["ci_high"])
+    return f"{format_number(record['estimate'])}{unit} ({interval})"
+
+
 def _summary(space: EvaluationSpace, placed: PlacedContent) -> list[str]:
     """Return the sentences under the claim: notes, what was done, what the image carries."""
     sentences = [*space.study.report.notes, *space.kept("inputs.json")["notes"]]
+    unseen = int((~space.seen).sum())
+    if unseen:
+        has = "place has" if unseen == 1 else "places have"
+        sentences.append(f"{unseen:,} {has} no usable image and {'is' if unseen == 1 else 'are'} "
+                         "left out.")  # fmt: skip
     records = space.kept("sectors.json")["records"]
     for r in records:
         key = (r["funder"], r["sector"])
         if key == placed.headline and r["adjustment"] == placed.adjustment and r.get("image_words"):
             sentences.append(str(r["image_words"]))
             break
+    sentences += _differences(space, placed)
     if space.study.estimate.map and space.kept("map.json")["note"]:
         sentences.append(str(space.kept("map.json")["note"]))
     if space.study.report.truth is not None:

@@ -29,6 +29,12 @@ def contradictions_of(study: Evaluation) -> Iterator[tuple[Location, str]]:
             f"{estimate.otherwise} is the estimand itself; name another, or none",
         )
     yield from _roles(study)
+    unknown = [b for b in study.checks.benchmarks if b not in estimate.covariates]
+    for name in unknown:
+        yield (
+            ("checks", "benchmarks", study.checks.benchmarks.index(name)),
+            f"{name!r} is no covariate; those are {', '.join(estimate.covariates)}",
+        )
     time, first = study.data.imagery.time, placement.first
     if time is not None and span_of(time)[1] >= pd.Timestamp(first):
         yield (

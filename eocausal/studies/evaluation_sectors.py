@@ -12,7 +12,8 @@ import numpy as np
 
 from eocausal.errors import EocausalError, OverlapError
 from eocausal.placements import Exposure, Kind
-from eocausal.studies.evaluation_decisions import SETS, assignment_of
+from eocausal.provenance import Failure, FailureLedger
+from eocausal.studies.evaluation_decisions import SETS, assignment_of, benchmarks_of
 from eocausal.studies.evaluation_estimates import (
     KindFit,
     fit_kind,
@@ -26,6 +27,8 @@ from eocausal.studies.progress import Advance
 from eocausal.studies.records import plain_records
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from eocausal.estimators.assignment_results import FittedAssignment
     from eocausal.studies.evaluation_space import EvaluationSpace
 
@@ -47,17 +50,22 @@ def last_adjustment(adjust: Sequence[str]) -> str:
 
 
 def count_kinds(space: EvaluationSpace, progress: Advance) -> list[str]:
-    """Count who was reached by every kind of project."""
-    rows = [_counted(space, exposure) for exposure in space.tables.exposures]
-    return [space.keep("kinds.json", rows)]
+    """Count who was reached by every kind of project, among the places that are used."""
+    seen = space.seen
+    ledger = FailureLedger()
+    for label in space.tables.units.index[~seen]:
+        ledger.add(Failure("kinds", "unit", str(label), "no_image", "Nothing was seen of it."))
+    rows = [_counted(space, exposure, seen) for exposure in space.tables.exposures]
+    return [space.keep("kinds.json", rows), space.keep_ledger("kinds", ledger)]
 
 
-def _counted(space: EvaluationSpace, exposure: Exposure) -> dict[str, Any]:
-    treated = exposure.treated & exposure.compared
+def _counted(space: EvaluationSpace, exposure: Exposure, seen: NDArray[np.bool_]) -> dict[str, Any]:
+    compared = exposure.compared & seen
+    treated = exposure.treated & compared
     within = space.study.design.placement.within
     row: dict[str, Any] = {
         "funder": exposure.kind.funder, "sector": exposure.kind.sector,
-        "n": int(exposure.compared.sum()), "n_treated": int(treated.sum()),
+        "n": int(compared.sum()), "n_treated": int(treated.sum()),
         "too_recent": exposure.recent, "within_donut": exposure.near, "elsewhere": exposure.abroad,
     }  # fmt: skip
     if within is not None:
@@ -82,8 +90,7 @@ def kinds_to_estimate(space: EvaluationSpace) -> list[Kind]:
 
 def look_at_image(space: EvaluationSpace, progress: Advance) -> list[str]:
     """Measure how far the image tells the covariates of all places."""
-    units = space.tables.units
-    units = units[units.index.isin(space.features.index)]
+    units = space.tables.units[space.seen]
     columns = list(space.study.estimate.covariates)
     return [space.keep("carried.json", carried_by_image(space, units, columns))]
 
@@ -141,8 +148,9 @@ def _estimate(space: EvaluationSpace, kind: Kind, told: list[dict[str, Any]]) ->
     if space.sees:
         scores = told + (carried_by_image(space, units, history) if history else [])
         both = fitted["both"][0] if "both" in fitted else None
+        known = benchmarks_of(study, [*study.estimate.covariates, *history])
         image = {
-            a: image_sentence(scores, data, fit, analysis, both)
+            a: image_sentence(scores, data, fit, analysis, both, known)
             for a, (fit, analysis) in fitted.items()
             if a != "table"
         }

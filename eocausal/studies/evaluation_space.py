@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from eocausal.placements import Kind
 from eocausal.studies.evaluation_decisions import SETS
 from eocausal.studies.evaluation_tables import (
@@ -21,6 +23,7 @@ from eocausal.studies.workspace import IngestSpace
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
+    from numpy.typing import NDArray
 
     from eocausal.estimators.observational import Observed
 
@@ -57,6 +60,14 @@ class EvaluationSpace(IngestSpace):
 
         return feature_frame(self.embedding)
 
+    @cached_property
+    def seen(self) -> NDArray[np.bool_]:
+        """(n,) True for units of which something was seen; all if images are not used."""
+        units = self.tables.units
+        if not self.sees:
+            return np.ones(len(units), dtype=bool)
+        return np.asarray(units.index.isin(self.features.index))
+
     @property
     def headline(self) -> Kind:
         """The kind that is looked at closely."""
@@ -68,9 +79,7 @@ class EvaluationSpace(IngestSpace):
         units, history = units_of_kind(
             self.tables, self.tables.exposure(kind), history=self.study.estimate.history
         )
-        if self.sees:
-            units = units[units.index.isin(self.features.index)]
-        return units, history
+        return units[units.index.isin(self.tables.units.index[self.seen])], history
 
     def observed(self, kind: Kind, outcome: str | None = None) -> Observed:
         """Return the study of one kind of project, with all confounders.

@@ -65,7 +65,7 @@ def evaluation_stages(study: Evaluation) -> list[Stage[EvaluationSpace]]:
               (*tables, "scenes", "encoder"), check_inputs),
         *ingested,
         *embedding_stages(study),
-        Stage("kinds", "Count projects near", scope(*_KINDS), tables, count_kinds),
+        Stage("kinds", "Count projects near", scope(*_KINDS), (*tables, *image[1:]), count_kinds),
     ]  # fmt: skip
     if sees:
         stages.append(
@@ -73,7 +73,8 @@ def evaluation_stages(study: Evaluation) -> list[Stage[EvaluationSpace]]:
                   scope(*_KINDS, "estimate.folds", "seed"), (*tables, "embedding"), look_at_image)
         )  # fmt: skip
     stages += [
-        Stage("sectors", "Effects by sector", scope(*_MODELS, "estimate.headline"),
+        Stage("sectors", "Effects by sector",
+              scope(*_MODELS, "estimate.headline", "checks.benchmarks"),
               (*tables, "kinds", *image), estimate_sectors),
         Stage("placement", "Predict placement", scope(*_MODELS),
               (*tables, "kinds", "sectors", *image[1:]), look_at_placement),

@@ -36,11 +36,12 @@ TREATMENT = "project"
 ARMS = ("untreated", "treated")
 OUTCOME_YEAR = "year of the outcome"
 HISTORY = (
-    "log earlier projects of this kind",
-    "log earlier projects of the funder in other sectors",
-    "log earlier projects of other funders",
+    "log earlier projects, same kind",
+    "log earlier projects, same funder",
+    "log earlier projects, other funders",
 )
-"""Columns with the logarithm of one plus the number of projects near that are history."""
+"""Columns with the logarithm of one plus the number of projects near that are history: of the
+kind, of the funder in other sectors, of other funders."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

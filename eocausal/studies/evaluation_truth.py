@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eocausal.errors import StudyError
+from eocausal.reports.tables import format_interval, format_number
 
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
@@ -56,15 +57,15 @@ def compared_with_truth(space: EvaluationSpace, sectors: pd.DataFrame) -> list[s
         truth = known.get((str(row["estimand"]), str(row["sector"])))
         if truth is None or not np.isfinite(row["ci_low"]):
             continue
-        holds = row["ci_low"] <= truth <= row["ci_high"]
+        holds = "holds" if row["ci_low"] <= truth <= row["ci_high"] else "misses"
+        interval = format_interval(row["ci_low"], row["ci_high"])
         said.append(
-            f"{row['sector']} ({row['estimand']}, adjusted for {row['adjustment']}): "
-            f"{row['estimate']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f}), which "
-            f"{'holds' if holds else 'misses'} the truth {truth:.3f}"
+            f"of {row['sector']} the {row['estimand']} is {format_number(truth)} and was estimated "
+            f"as {format_number(row['estimate'])} ({interval}, which {holds} it)"
         )
     if not said:
         return []
-    return [f"This world is simulated, so that the truth is known. {'; '.join(said)}."]
+    return [f"This world is simulated, so that the truth is known: {'; '.join(said)}."]
 
 
 def mapped_truth(space: EvaluationSpace, surface: EffectMap | None) -> pd.DataFrame | None:

@@ -175,6 +175,11 @@ class EvaluationChecks(Section):
         default=None, description="Column (country) whose groups are left out one by one."
     )
     spillover_km: tuple[PositiveFloat, ...] = (10.0, 25.0, 50.0, 100.0)
+    benchmarks: Annotated[tuple[Text, ...], OneOrMore] = Field(
+        default=(),
+        description="Covariates that something hidden is compared with; default all but that of "
+        "design.placement.within, whose many values together are like no single hidden variable.",
+    )
     sensitivity: tuple[PositiveFloat, ...] = Field(
         default=(1.25, 1.5, 2.0, 3.0),
         description="Factors by which odds of treatment may differ between units that look alike.",

@@ -102,3 +102,11 @@ def test_pairs_are_those_of_all_distances():
 def test_designs_that_mean_nothing(wrong):
     with pytest.raises(DesignError):
         Placement(**{"year": "year", "first": "2005", **wrong})
+
+
+def test_tables_without_funders_or_sectors_have_one():
+    table = pd.DataFrame({"lon": [0.0], "lat": [0.0], "start": [2008], "sector": ["s"]})
+    one = Projects.of(table, funder=None, names={"all funders": "Fund"})
+    assert one.kinds == (Kind("Fund", "s"),)
+    none = Projects.of(table, funder=None, sector=None)
+    assert none.kinds == (Kind("all funders", "all sectors"),)

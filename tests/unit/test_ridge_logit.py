@@ -10,7 +10,13 @@ from eocausal.estimators import many_logits
 from eocausal.estimators.confounders import Confounders
 from eocausal.estimators.descent import minimise_together
 from eocausal.estimators.inner_folds import inner_splits, log_loss
-from eocausal.estimators.many_logits import log_losses, principal_columns, probabilities
+from eocausal.estimators.many_logits import (
+    ManyLogits,
+    log_losses,
+    principal_columns,
+    probabilities,
+)
+from eocausal.estimators.penalties import PenaltyRule
 from eocausal.estimators.ridge_logit import RidgeLogit
 from eocausal.folds import Buffered, SpatialBlocks, Splits, split
 
@@ -189,6 +195,30 @@ def test_penalties_too_weak_to_converge_are_an_error(monkeypatch):
         RidgeLogit(penalties=(1.0,)).cross_fit(c, arm, splits, seed=0)
     with pytest.raises(EstimationError, match="No penalty"):
         RidgeLogit(penalties=(1.0, 2.0)).cross_fit(c, arm, splits, seed=0)
+
+
+def test_a_chosen_penalty_that_does_not_converge_gives_way_to_a_stronger_one(monkeypatch):
+    c, arm = world(300, 5, seed=0, strength=3.0)
+    splits = Splits.of(np.arange(300) % 3)
+    plain = RidgeLogit().cross_fit(c, arm, splits, seed=0)
+    fit = ManyLogits.fit
+
+    def weak_ones_run_away(self, fits, penalties):
+        theta, reached = fit(self, fits, penalties)
+        return theta, reached & ((penalties >= 1e-1) | (self.z.dtype == np.float32))
+
+    def choose_the_weakest(self, loss, folds, n):
+        return np.full(len(folds), 2e-3)
+
+    monkeypatch.setattr(PenaltyRule, "choose", choose_the_weakest)
+    weakest = RidgeLogit().cross_fit(c, arm, splits, seed=0)
+    monkeypatch.setattr(ManyLogits, "fit", weak_ones_run_away)
+    found = RidgeLogit().cross_fit(c, arm, splits, seed=0)
+    monkeypatch.undo()
+    stronger = RidgeLogit(penalties=(2e-1,)).cross_fit(c, arm, splits, seed=0)
+    np.testing.assert_allclose(found, stronger, rtol=1e-6)
+    assert np.abs(found - weakest).max() > 1e-4
+    assert np.abs(plain - found).max() < 0.5
 
 
 @pytest.mark.parametrize("arms", [2, 4])
