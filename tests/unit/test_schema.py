@@ -29,6 +29,7 @@ from eocausal.studies.records import (
     write_estimates,
 )
 from eocausal.studies.schema import BasisChoice, Ingestion
+from eocausal.studies.schema_evaluation import Evaluation
 from eocausal.studies.schema_imagery import CompositeChoice, MaskChoice, StatisticChoice
 from eocausal.studies.template import write_template
 
@@ -338,3 +339,25 @@ def test_nested_fields_are_json_in_the_csv_and_absent_ones_empty(tmp_path):
     lines = (tmp_path / "estimates.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1].endswith("9,")
     assert lines[2].endswith('9,"[""age""]"')
+
+
+def test_the_template_of_an_evaluation_is_a_valid_study(tmp_path):
+    path = write_template(tmp_path / "aid.yaml", "evaluation")
+    study = load_study(path)
+    assert isinstance(study, Evaluation)
+    assert study.study == "aid"
+    with pytest.raises(StudyError, match="no kind of study 'rct'"):
+        write_template(tmp_path / "other.yaml", "rct")
+
+
+def test_an_evaluation_that_is_resolved_reads_back_as_itself(tmp_path):
+    study = load_study(write_template(tmp_path / "aid.yaml", "evaluation"))
+    again = load_study(write(tmp_path, yaml.safe_dump(resolved(study))))
+    assert again == study
+
+
+def test_an_evaluation_is_told_by_its_design_or_else_by_its_projects(tmp_path):
+    text = (write_template(tmp_path / "aid.yaml", "evaluation")).read_text(encoding="utf-8")
+    found = problems(tmp_path, text.replace("  placement:\n", "  placment:\n"))
+    assert any("design.placment: unknown key; closest: placement" in p for p in found)
+    assert any("design.placement: missing" in p for p in found)
