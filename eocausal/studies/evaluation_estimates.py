@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASKED",
-    "STAND_IN",
+    "OVERLAP",
+    "STANDS_IN",
     "KindFit",
     "fit_kind",
     "funder_differences",
@@ -34,7 +35,8 @@ __all__ = [
 ]
 
 ASKED = "asked for"
-STAND_IN = "population with overlap"
+STANDS_IN = "stands in"
+OVERLAP = "population with overlap"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,8 +140,9 @@ def sector_records(
     """Return a record per kind, adjustment and population.
 
     Intervals hold together, and false discoveries are counted, over the sectors of one funder with
-    one adjustment; once for the effects asked for (with those that stand in where these are
-    refused), and once for the others.
+    one adjustment: once for the effects asked for, with those that stand in where these are
+    refused (``population`` is ``asked for`` or ``stands in``), and once for all effects on the
+    population with overlap (``population with overlap``).
 
     Parameters
     ----------
@@ -153,13 +156,9 @@ def sector_records(
     for funder, adjustment in groups:
         mine = [f for f in fits if (f.kind.funder, f.adjustment) == (funder, adjustment)]
         records += [{**r, **f.key, "n_treated": f.n_treated} for f in mine for r in f.refused]
-        first = [(f, f.shown, ASKED if f.asked else STAND_IN) for f in mine]
-        second = [(f, f.stand_in, STAND_IN) for f in mine]
-        seen = {id(e) for _, e, _ in first}
-        records += _together([item for item in first if item[1] is not None], study)
-        rest = _together([item for item in second if item[1] is not None], study)
-        kept = [id(e) not in seen for _, e, _ in second if e is not None]
-        records += [r for r, keep in zip(rest, kept, strict=True) if keep]
+        shown = [(f, f.shown, ASKED if f.asked else STANDS_IN) for f in mine]
+        records += _together(shown, study)
+        records += _together([(f, f.stand_in, OVERLAP) for f in mine], study)
     for kind in few:
         records += [
             {**_nothing(study), **kind, "adjustment": adjustment, "status": "few",
@@ -170,10 +169,11 @@ def sector_records(
 
 
 def _together(
-    items: Sequence[tuple[KindFit, EffectEstimate | None, str]], study: Evaluation
+    items: Iterable[tuple[KindFit, EffectEstimate | None, str]], study: Evaluation
 ) -> list[dict[str, Any]]:
     """Return the records of effects with intervals that hold together and q-values."""
-    effects = [e for _, e, _ in items if e is not None]
+    given = [(fit, e, population) for fit, e, population in items if e is not None]
+    effects = [e for _, e, _ in given]
     if not effects:
         return []
     usable = any(e.status is not Status.REFUSED and e.std_error > 0 for e in effects)
@@ -188,7 +188,7 @@ def _together(
             "simultaneous_low": row.get("joint_low"),
             "simultaneous_high": row.get("joint_high"),
         }
-        for row, (fit, _, population) in zip(rows, items, strict=True)
+        for row, (fit, _, population) in zip(rows, given, strict=True)
     ]
 
 

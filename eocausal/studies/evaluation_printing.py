@@ -33,8 +33,8 @@ def main_records(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 def _rank(record: Mapping[str, Any]) -> int:
     if record.get("estimate") is None:
-        return 2
-    return 0 if record.get("population") == "asked for" else 1
+        return 3
+    return {"asked for": 0, "stands in": 1}.get(str(record.get("population")), 2)
 
 
 def sector_grid(records: Sequence[Mapping[str, Any]]) -> Table:

@@ -12,7 +12,7 @@ from eocausal.checks.base import CheckResult
 from eocausal.provenance import FailureLedger, atomic_path, versions
 from eocausal.studies.embed import read_description
 from eocausal.studies.evaluation_decisions import SETS
-from eocausal.studies.evaluation_estimates import ASKED, STAND_IN
+from eocausal.studies.evaluation_estimates import ASKED, OVERLAP, STANDS_IN
 from eocausal.studies.evaluation_facts import facts
 from eocausal.studies.evaluation_truth import compared_with_truth, mapped_truth
 from eocausal.studies.progress import Advance
@@ -122,7 +122,7 @@ def _placed(
     benchmarks = dict(marginal.values.get("benchmarks", {})) if marginal else {}
     own = {k: v for k, v in benchmarks.items() if k != "image"} or benchmarks
     return PlacedContent(
-        sectors=sectors,
+        sectors=_asked(sectors, space),
         stand_ins=_stand_ins(sectors, space),
         differences=pd.DataFrame([*found["gains"], *found["funders"]]),
         kinds=pd.DataFrame(space.kept("kinds.json")),
@@ -143,13 +143,22 @@ def _placed(
     )  # fmt: skip
 
 
+def _asked(sectors: pd.DataFrame, space: EvaluationSpace) -> pd.DataFrame:
+    """Return the effects asked for, refused ones, and those that stand in for these."""
+    refused = sectors["status"] == "refused"
+    refused &= sectors["estimand"] == space.study.estimate.estimand
+    given = sectors["population"].isin([ASKED, STANDS_IN])
+    return sectors[given | refused | (sectors["status"] == "few")].reset_index(drop=True)
+
+
 def _stand_ins(sectors: pd.DataFrame, space: EvaluationSpace) -> pd.DataFrame:
     """Return the effects on the population with overlap, for all kinds."""
     other = space.study.estimate.otherwise
     if other == "none":
         return sectors.iloc[:0]
     few = sectors["status"] == "few"
-    mine = sectors[sectors["estimand"].str.startswith(other) | few].reset_index(drop=True)
+    refused = (sectors["status"] == "refused") & (sectors["estimand"] == other)
+    mine = sectors[(sectors["population"] == OVERLAP) | refused | few].reset_index(drop=True)
     return mine.assign(estimand=mine["estimand"].where(mine["status"] != "few", other))
 
 
@@ -173,13 +182,10 @@ def _corrections(
 def _headline_records(space: EvaluationSpace, placed: PlacedContent) -> list[dict[str, Any]]:
     """Return the estimates of the headline under every adjustment, said in their method."""
     records = json.loads((space.folder / "estimates.json").read_text(encoding="utf-8"))
-    mine = [
-        r
-        for r in records
-        if (r.get("funder"), r.get("sector")) == placed.headline
-        and r.get("population") in (ASKED, STAND_IN)
-        and r.get("estimate") is not None
-    ]
+    mine = [r for r in records if (r.get("funder"), r.get("sector")) == placed.headline]
+    twice = any(r.get("primary") and r.get("population") == STANDS_IN for r in mine)
+    wanted = (ASKED, STANDS_IN) if twice else (ASKED, STANDS_IN, OVERLAP)
+    mine = [r for r in mine if r.get("population") in wanted and r.get("estimate") is not None]
     return [
         {**r, "method": f"{r['method']}, adjusted for {r['adjustment']}", "note": ""} for r in mine
     ]

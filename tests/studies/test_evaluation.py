@@ -305,10 +305,12 @@ def test_a_refusal_is_said_in_words_and_something_stands_in(divided):
     assert np.isnan(refused["estimate"])
     assert "no unit of arm 'treated' occurs among" in refused["note"]
     assert "lat above" in refused["note"]
-    stands_in = rows[rows["population"] == "population with overlap"].iloc[0]
+    stands_in = rows[rows["population"] == "stands in"].iloc[0]
     assert stands_in["estimand"] == "ATO"
     assert np.isfinite(stands_in["estimate"])
     assert run.records[0]["estimand"] == "ATO"
+    again = rows[rows["population"] == "population with overlap"].iloc[0]
+    assert again["estimate"] == stands_in["estimate"]
     few = table[table["sector"] == "health"]
     assert set(few["status"]) == {"few"}
     n = int(few["n_treated"].iloc[0])

@@ -152,7 +152,8 @@ def test_the_terminal_shows_a_row_per_kind():
         record("roads", "table", "asked for", 0.2),
         record("roads", "both", "population with overlap", 0.3, estimand="ATO"),
         record("water", "both", None, None, status="refused"),
-        record("water", "both", "population with overlap", 0.4, estimand="ATO", q_value=0.5),
+        record("water", "both", "population with overlap", 0.4, estimand="ATO", q_value=0.6),
+        record("water", "both", "stands in", 0.4, estimand="ATO", q_value=0.5),
         record("debt", "both", None, None, status="few"),
         record("roads", "both - table", "difference", -0.1),
         record("roads", "both", "predicted outcome", 0.05, prediction="p"),
@@ -162,4 +163,5 @@ def test_the_terminal_shows_a_row_per_kind():
     assert [(r["sector"], r["estimate"]) for r in rows] == [
         ("debt", None), ("roads", 0.1), ("water", 0.4),
     ]  # fmt: skip
+    assert rows[2]["q_value"] == 0.5
     assert sector_grid(records).row_count == 3
