@@ -2,10 +2,14 @@
 
 One propensity and two outcome models on an embedding, five folds of spatial blocks, nine penalties
 chosen inside the training units of each fold. scikit-learn's LogisticRegressionCV and RidgeCV get
-the same columns, folds, inner folds and penalties, in this process, on one thread. The first line
-is the ratio of CPU times (target: 8), with the held-out losses of both.
+the same columns, folds, inner folds and penalties, in this process, on one thread; so do, with
+``--peers``, DoubleML and EconML with these learners (inner folds at random; EconML chooses each
+penalty once, from all units). The first line is the ratio of CPU times (target: 8), with the
+held-out losses of both.
 
     python benchmarks/weighting.py                  # about 2 minutes
+    python -P benchmarks/weighting.py --peers       # about 5 minutes, needs doubleml and econml; -P
+                                                    # because numba would import coverage.py here
     python benchmarks/weighting.py --scale          # seconds and memory of the whole estimate
                                                     # up to 200,000 units, about 3 minutes
 """
@@ -61,8 +65,21 @@ def _two(latent: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def ours(data: Observed, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
     e = RidgeLogit(GRID).cross_fit(data.confounders, data.arm, splits, seed=0)
-    m = Ridge(GRID).cross_fit(data.confounders, data.y, data.arm, splits, seed=0)
+    m = Ridge(GRID, slack=0).cross_fit(data.confounders, data.y, data.arm, splits, seed=0)
     return e[:, 1], m
+
+
+def logit_cv(
+    cv: list[tuple[np.ndarray, np.ndarray]] | int, *, legacy: bool = False
+) -> LogisticRegressionCV:
+    return LogisticRegressionCV(
+        Cs=1 / np.array(GRID), cv=cv, scoring="neg_log_loss", max_iter=1000, l1_ratios=(0,),
+        use_legacy_attributes=legacy,
+    )  # fmt: skip
+
+
+def ridge_cv(cv: list[tuple[np.ndarray, np.ndarray]] | int) -> RidgeCV:
+    return RidgeCV(alphas=GRID, cv=cv, scoring="neg_mean_squared_error")
 
 
 def scikit(data: Observed, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
@@ -73,16 +90,50 @@ def scikit(data: Observed, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
         rows, inner = inner_splits(splits, k, data.arm, seed=0)
         xk, ak, yk = x[rows], data.arm[rows], data.y[rows]
         sets = [(inner.train[:, j], inner.fold == j) for j in range(inner.k)]
-        logit = LogisticRegressionCV(
-            Cs=1 / np.array(GRID), cv=[(np.flatnonzero(a), np.flatnonzero(b)) for a, b in sets],
-            scoring="neg_log_loss", max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False,
-        )  # fmt: skip
+        logit = logit_cv([(np.flatnonzero(a), np.flatnonzero(b)) for a, b in sets])
         e[here] = logit.fit(xk, ak).predict_proba(x[here])[:, 1]
         for a in range(2):
             own = np.flatnonzero(ak == a)
             cv = [(np.flatnonzero(s[own]), np.flatnonzero(t[own])) for s, t in sets]
-            ridge = RidgeCV(alphas=GRID, cv=cv, scoring="neg_mean_squared_error")
-            m[here, a] = ridge.fit(xk[own], yk[own]).predict(x[here])
+            m[here, a] = ridge_cv(cv).fit(xk[own], yk[own]).predict(x[here])
+    return e, m
+
+
+def halves(splits: Splits) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the training and held-out rows of each fold."""
+    return [
+        (np.flatnonzero(splits.train[:, k]), np.flatnonzero(splits.fold == k))
+        for k in range(splits.k)
+    ]
+
+
+def double_ml(data: Observed, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
+    from doubleml import DoubleMLData, DoubleMLIRM
+
+    given = DoubleMLData.from_arrays(data.confounders.standardised(), data.y, data.arm)
+    inner = splits.k - 1
+    model = DoubleMLIRM(given, ridge_cv(inner), logit_cv(inner), draw_sample_splitting=False)
+    model.set_sample_splitting([halves(splits)])
+    model.fit(store_predictions=True)
+    found = {name: p[:, 0, 0] for name, p in model.predictions.items()}
+    return found["ml_m"], np.stack([found["ml_g0"], found["ml_g1"]], axis=1)
+
+
+def econ_ml(data: Observed, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
+    from econml.dr import LinearDRLearner
+
+    x, inner = data.confounders.standardised(), splits.k - 1
+    learner = LinearDRLearner(
+        model_propensity=logit_cv(inner, legacy=True), model_regression=ridge_cv(inner),
+        cv=halves(splits), min_propensity=1e-9,
+    )  # fmt: skip
+    learner.fit(data.y, data.arm, X=None, W=x, inference=None)
+    e, m = np.empty(data.n), np.empty((data.n, 2))
+    for k, (_, here) in enumerate(halves(splits)):
+        e[here] = learner.models_propensity[0][k].predict_proba(x[here])[:, 1]
+        for a in range(2):
+            columns = np.column_stack([x[here], np.full(len(here), float(a))])
+            m[here, a] = learner.models_regression[0][k].predict(columns)
     return e, m
 
 
@@ -92,11 +143,14 @@ def losses(data: Observed, e: np.ndarray, m: np.ndarray) -> tuple[float, float]:
     return -np.log(own).mean(), ((data.y - m[np.arange(data.n), data.arm]) ** 2).mean()
 
 
-def compare(n: int, p: int, *, seed: int, repeats: int) -> None:
+def compare(n: int, p: int, *, seed: int, repeats: int, peers: bool) -> None:
     data = world(n, p, seed=seed)
     splits = split(FOLDS, data.units, seed=seed, stratum=data.arm.astype(float))
+    programs = [("eocausal", ours, repeats), ("scikit-learn", scikit, 1)]
+    if peers:
+        programs += [("DoubleML", double_ml, 1), ("EconML", econ_ml, 1)]
     rows = {}
-    for name, fit, times in (("eocausal", ours, repeats), ("scikit-learn", scikit, 1)):
+    for name, fit, times in programs:
         spent = []
         for _ in range(times):
             start = time.process_time()
@@ -110,7 +164,10 @@ def compare(n: int, p: int, *, seed: int, repeats: int) -> None:
         f"{theirs[2]:.4f}; {n:,} units, {p} features, {splits.k} folds, {len(GRID)} penalties"
     )
     for name, (seconds, log_loss, square) in rows.items():
-        print(f"{name:>14} {seconds:8.2f} CPU s   {log_loss:.6f}   {square:.6f}")
+        print(
+            f"{name:>14} {seconds:8.2f} CPU s, {seconds / mine[0]:5.1f} times   "
+            f"{log_loss:.6f}   {square:.6f}"
+        )
 
 
 def whole(n: int, p: int, seed: int) -> tuple[float, float, float, float, float]:
@@ -152,6 +209,7 @@ def main() -> None:
     parser.add_argument("--p", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--scale", action="store_true")
     given = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
@@ -159,7 +217,7 @@ def main() -> None:
         scale(given.p, seed=given.seed)
         return
     with threadpool_limits(1):
-        compare(given.n, given.p, seed=given.seed, repeats=given.repeats)
+        compare(given.n, given.p, seed=given.seed, repeats=given.repeats, peers=given.peers)
 
 
 if __name__ == "__main__":
