@@ -36,6 +36,19 @@ class GivenPropensity:
         the order of the treatments.
     calibrator
         How probabilities are changed; None takes them as they are, e.g. known by design.
+
+    Examples
+    --------
+    A network trained end to end (:func:`eocausal.encoders.training.train_encoder` with the
+    objective ``Propensity``) predicts each place by the network that has not seen its fold::
+
+        told = trained.predict(cube)["propensity"]
+        units = units.assign(network=units["neighborhood"].map(told)).dropna(subset="network")
+        decisions = Weighting(propensity=GivenPropensity("network"), folds=folds)
+        weight(units, treatment="w", outcome="y", covariates=["network"], decisions=decisions)
+
+    Such probabilities know of the image alone. To let the table speak as well, leave the model of
+    treatment at its default and name the network's column among the covariates.
     """
 
     columns: str | tuple[str, ...]
