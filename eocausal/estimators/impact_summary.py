@@ -1,0 +1,125 @@
+"""Average, cumulative and relative effects of an event from draws of what would have been.
+
+With ``compatible`` the conventions are those of R's CausalImpact 1.4.1: the point prediction is
+the mean of the states without noise, intervals are of draws with noise, the relative effect is the
+mean over draws of sum(y) / sum(prediction) - 1, and the tail probability is one-sided, counting
+the observed sum among the draws. Ours differs in the tail alone, which is two-sided.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from eocausal.effects import EffectPath
+from eocausal.errors import OutcomeError
+
+__all__ = ["ImpactSummary", "summarise"]
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImpactSummary:
+    """Effects over the counted times.
+
+    Attributes
+    ----------
+    table
+        Rows ``average`` and ``cumulative``; columns ``actual``, then ``predicted``, ``effect`` and
+        ``relative``, each with ``_sd``, ``_low`` and ``_high``.
+    p_value
+        Probability under no effect of a sum as far from its prediction as the observed one.
+    n
+        Times counted: after the event, with a value and a prediction.
+    notes
+        What was left out or could not be said, and why.
+    """
+
+    table: pd.DataFrame
+    p_value: float
+    n: int
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        row = dict(zip(self.table.columns, self.table.to_numpy()[0], strict=True))
+        total = float(self.table["effect"].iloc[1])
+        return (
+            f"ImpactSummary(average {row['effect']:.4g} "
+            f"[{row['effect_low']:.4g}, {row['effect_high']:.4g}], relative "
+            f"{row['relative']:.1%}, cumulative {total:.4g}, "
+            f"p = {self.p_value:.3g}, n = {self.n})"
+        )
+
+
+def summarise(
+    path: EffectPath, expected: Float64 | None = None, *, compatible: bool = False
+) -> ImpactSummary:
+    """Summarise an effect path.
+
+    Parameters
+    ----------
+    path
+        Observed values and draws of what would have been, with noise.
+    expected
+        (draws, T) the same draws without noise, for a point prediction with less Monte Carlo
+        error; the draws themselves if not given.
+    compatible
+        Use CausalImpact's tail probability.
+
+    Raises
+    ------
+    OutcomeError
+        If no counted time has both a value and a prediction.
+    """
+    drawn = np.isfinite(path.counterfactual).all(0)
+    use = path.post & np.isfinite(path.observed) & drawn
+    if not use.any():
+        raise OutcomeError(
+            "No time after the event has a value and a prediction.",
+            cause="There is nothing to compare.",
+            next_step="Check the outcome and the controls after the event.",
+        )
+    observed = float(path.observed[use].sum())
+    totals = path.counterfactual[:, use].sum(1)
+    center = totals if expected is None else expected[:, use].sum(1)
+    n = int(use.sum())
+    notes: list[str] = []
+    left_out = int(path.post.sum()) - n
+    if left_out:
+        notes.append(f"{left_out} times after the event have no value or no prediction.")
+    ends = [0.5 - path.level / 2, 0.5 + path.level / 2]
+    relative, reason = _relative(observed, totals, ends)
+    notes.extend([reason] if reason else [])
+    rows = {}
+    for name, size in (("average", n), ("cumulative", 1)):
+        prediction, low, high = (
+            value / size for value in (float(center.mean()), *np.quantile(totals, ends))
+        )
+        sd = float(totals.std(ddof=1)) / size
+        actual = observed / size
+        rows[name] = {
+            "actual": actual, "predicted": prediction, "predicted_sd": sd,
+            "predicted_low": low, "predicted_high": high, "effect": actual - prediction,
+            "effect_sd": sd, "effect_low": actual - high, "effect_high": actual - low, **relative,
+        }  # fmt: skip
+    below, above = int((totals <= observed).sum()), int((totals >= observed).sum())
+    tail = (1 + min(below, above)) / (1 + totals.size)
+    p_value = tail if compatible else min(1.0, 2.0 * tail)
+    return ImpactSummary(pd.DataFrame(rows).T, p_value, n, tuple(notes))
+
+
+def _relative(observed: float, totals: Float64, ends: list[float]) -> tuple[dict[str, float], str]:
+    """Relative effect with its spread, or NaN and the reason."""
+    names = ("relative", "relative_sd", "relative_low", "relative_high")
+    if totals.min() <= 0 <= totals.max():
+        reason = "No relative effect: the prediction may be zero, and nothing relates to zero."
+        return dict.fromkeys(names, math.nan), reason
+    ratio = observed / totals - 1.0
+    low, high = np.quantile(ratio, ends)
+    found = (ratio.mean(), ratio.std(ddof=1), low, high)
+    return {name: float(value) for name, value in zip(names, found, strict=True)}, ""
