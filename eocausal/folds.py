@@ -66,7 +66,7 @@ class Splits:
     @property
     def k(self) -> int:
         """Number of folds; 1 if models predict the units they were fitted on."""
-        return self.train.shape[1]
+        return int(self.train.shape[1])
 
     @property
     def crossed(self) -> bool:

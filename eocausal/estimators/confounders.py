@@ -51,7 +51,7 @@ class Confounders:
     @property
     def p(self) -> int:
         """Number of columns."""
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
     def standardised(self) -> NDArray[np.float64]:
         """Return (n, q) columns with mean 0 that vary, each source with total variance 1.

@@ -239,11 +239,12 @@ def _refuse_late(
         begun = pd.Series([pd.Timestamp(start)])
     late = begun <= pd.Timestamp(last)
     if late.any():
+        more = ""
+        if len(late) > 1:
+            more = f" or later for {int(late.sum())} units that were treated before it"
         raise LeakageError(
-            f"The last image is of {last}, and treatment began {begun[late].min():%Y-%m-%d}"
-            + (f" or later for {int(late.sum())} units that were treated before it." if len(late) > 1
-               else "."),
+            f"The last image is of {last}, and treatment began {begun[late].min():%Y-%m-%d}{more}.",
             cause="An image taken after treatment shows its effects; used as a confounder it "
             "biases every estimate.",
             next_step="Use images that end before treatment began.",
-        )  # fmt: skip
+        )
