@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from scipy import stats
 
 from eocausal.checks.base import CheckResult, Verdict
 from eocausal.errors import EstimationError, OneArmError
@@ -20,6 +19,7 @@ from eocausal.estimators.labelled import Labelled, labelled_study
 from eocausal.estimators.prediction_error import (
     FEWEST,
     higher,
+    power_of_test,
     prediction_slope,
     treatment_in_error,
 )
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from eocausal.effects import EffectEstimate
     from eocausal.estimators.weighting import Weighted
 
-__all__ = ["PredictionError", "error_table", "power_of_test"]
+__all__ = ["PredictionError", "error_table"]
 
 NAME = "Treatment in the errors of predictions"
 UNTESTED = (
@@ -36,24 +36,6 @@ UNTESTED = (
     "errs alike with and without treatment. Images taken after treatment can break this: then only "
     "labels of a random sample of the study, in each arm, repair it (PredictionPowered)."
 )
-
-
-def power_of_test(shift: float, std_error: float, df: float, alpha: float) -> float:
-    """Return the probability that a two-sided t test finds a shift.
-
-    Parameters
-    ----------
-    shift
-        The true value.
-    std_error, df
-        Of its estimate.
-    alpha
-        Size of the test.
-    """
-    if not std_error > 0:
-        return math.nan
-    bound, t = float(stats.t.ppf(1 - alpha / 2, df)), abs(shift) / std_error
-    return float(stats.t.sf(bound - t, df) + stats.t.cdf(-bound - t, df))
 
 
 def error_table(

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from eocausal.effects import EffectEstimate, Influence, Status
 from eocausal.errors import EstimationError
-from eocausal.estimators.prediction_error import higher, prediction_slope, treatment_in_error
+from eocausal.estimators.prediction_error import (
+    FEWEST,
+    higher,
+    power_of_test,
+    prediction_slope,
+    treatment_in_error,
+)
 
 if TYPE_CHECKING:
     from eocausal.estimators.corrections import Correction, Effects
@@ -46,8 +52,8 @@ class Corrected:
 
     @property
     def slope(self) -> EffectEstimate | None:
-        """Slope of prediction on measurement; None without labels."""
-        return None if self.known.pairs.n == 0 else prediction_slope(self.known)
+        """Slope of prediction on measurement; None with hardly any labels."""
+        return prediction_slope(self.known) if self.known.pairs.n >= FEWEST else None
 
     def effects(self) -> list[EffectEstimate]:
         """Return the effect of every treatment against none."""
@@ -123,7 +129,7 @@ def _shrinkage(corrected: Corrected) -> str:
 def _trust(known: Labelled) -> str:
     """Say whether it was tested that predictions err alike in the arms."""
     rests = "This rests on predictions that err alike in all arms, given the outcome; "
-    if min(known.by_arm()) == 0:
+    if min(known.by_arm()) < 2:
         return rests + (
             "that cannot be tested without labelled units in each arm, and is in doubt if images "
             "were taken after treatment."
@@ -132,7 +138,10 @@ def _trust(known: Labelled) -> str:
         found = treatment_in_error(known)
     except EstimationError as error:
         return f"{rests}that could not be tested: {error.fact}"
+    half = 0.5 * known.study.estimate.estimate
+    power = power_of_test(half, found.std_error, found.df, 0.05)
     return rests + (
         f"on {found.extra['n_labelled']:,} labelled units the treated are predicted "
-        f"{higher(found.estimate)} than others of the same outcome (p = {found.p_value:.2g})."
+        f"{higher(found.estimate)} than others of the same outcome (p = {found.p_value:.2g}; an "
+        f"error of half the effect would be found in {power:.0%} of studies)."
     )

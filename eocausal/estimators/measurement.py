@@ -20,7 +20,7 @@ from eocausal.estimators.corrected import Corrected
 from eocausal.estimators.labelled import labelled_study
 from eocausal.estimators.linear_calibration import LinearCalibration
 from eocausal.estimators.predicted_study import draw_labels, predicted_study
-from eocausal.estimators.prediction_error import prediction_slope
+from eocausal.estimators.prediction_error import FEWEST, prediction_slope
 from eocausal.estimators.prediction_powered import PredictionPowered
 from eocausal.estimators.tweedie import Tweedie
 
@@ -155,7 +155,7 @@ def corrected_table(
     for prediction in predictions:
         study = predicted_study(fitted, prediction, seed=seed)
         known = labelled_study(study, data.outcome, mask)
-        slope = prediction_slope(known).estimate
+        slope = prediction_slope(known).estimate if known.pairs.n >= FEWEST else np.nan
         for k, effect in enumerate(study.effects(), start=1):
             rows.append({**_row(prediction, data.arms[k], "naive", effect), "slope": slope})
         for correction in corrections:

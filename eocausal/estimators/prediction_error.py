@@ -8,6 +8,7 @@ what was built with the aid may be seen, or overlooked (Rambachan, Singh & Vivia
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ __all__ = [
     "higher",
     "least_squares",
     "line_through",
+    "power_of_test",
     "prediction_slope",
     "refuse_few",
     "treatment_in_error",
@@ -251,3 +253,21 @@ def _table(known: Labelled, rows: NDArray[np.int64]) -> NDArray[np.float64]:
 def higher(shift: float) -> str:
     """Say a shift of predictions: ``0.42 lower``."""
     return f"{abs(shift):.3g} {'lower' if shift < 0 else 'higher'}"
+
+
+def power_of_test(shift: float, std_error: float, df: float, alpha: float) -> float:
+    """Return the probability that a two-sided t test finds a shift.
+
+    Parameters
+    ----------
+    shift
+        The true value.
+    std_error, df
+        Of its estimate.
+    alpha
+        Size of the test.
+    """
+    if not std_error > 0:
+        return math.nan
+    bound, t = float(stats.t.ppf(1 - alpha / 2, df)), abs(shift) / std_error
+    return float(stats.t.sf(bound - t, df) + stats.t.cdf(-bound - t, df))

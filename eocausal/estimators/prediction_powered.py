@@ -17,18 +17,20 @@ from eocausal.errors import EstimationError, OneArmError
 from eocausal.estimators.corrections import Effects
 from eocausal.estimators.pseudo_outcomes import leverage_of, pseudo_outcome
 from eocausal.estimators.randomized import numeric_columns
-from eocausal.folds import Splits
+from eocausal.folds import Splits, fold_groups
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from eocausal.effects import VarianceRule
+    from eocausal.estimators.arm_means import ArmMeans
     from eocausal.estimators.labelled import Labelled
 
 __all__ = ["PredictionPowered", "least_variance"]
 
 FEWEST = 5
+FOLDS = 5
 FEW = 30
 
 
@@ -86,13 +88,20 @@ class PredictionPowered:
             known.study.means.weights / chance, tuned=self.power is None,
         )  # fmt: skip
         pull *= 1 - chance
-        zero, one = (self._means(known, chance, pull, p, seed) for p in (0.0, 1.0))
-        power = self.power
-        if power is None:
-            data, rule = known.study.data, known.study.decisions.vcov
-            power = least_variance(zero.plain, one.plain, rule, data.units)
-        value = zero.value + power * (one.value - zero.value)
-        influence = zero.influence + power * (one.influence - zero.influence)
+        study, zero, one = known.study, *(self._model(known, p, seed) for p in (0.0, 1.0))
+        if self.power is None:
+            ends = [
+                _means(known, _outcome(known, chance, p), model).influence
+                for p, model in ((0.0, zero), (1.0, one))
+            ]
+            own = self._tuned(known, ends, seed)
+        else:
+            own = np.full(study.data.n, float(self.power))
+        power = float(own[known.labelled].mean())
+        model = None if zero is None or one is None else zero + power * (one - zero)
+        value = _means(known, _outcome(known, chance, power, own), model).value
+        y = _outcome(known, chance, power, own, pull)
+        influence = _means(known, y, model).influence
         numbers = {"power": power, "n_labelled": float(counts.sum())}
         note = (
             f"{counts.sum():,} measured outcomes, with predictions of {known.study.data.n:,} units "
@@ -122,41 +131,59 @@ class PredictionPowered:
             )
         return chance
 
-    def _means(
-        self,
-        known: Labelled,
-        chance: NDArray[np.float64],
-        pull: NDArray[np.float64],
-        power: float,
-        seed: int,
-    ) -> _Means:
-        """Means of pseudo-outcomes; both they and their models are linear in the power."""
-        study = known.study
-        nuisances, score = study.nuisances, study.decisions.score
-        if score.needs_outcome:
-            nuisances = replace(nuisances, outcome=self._model(known, power, seed))
-        found = []
-        for leverage in (np.zeros_like(pull), pull):
-            y = pseudo_outcome(
-                study.data.y, known.truth, known.labelled, chance, study.data.arm,
-                study.means.weights, power, leverage,
-            )  # fmt: skip
-            moved = replace(study.data, y=y, outcome=known.measured)
-            found.append(score.means(moved, nuisances))
-        return _Means(found[0].value, found[0].influence, found[1].influence)
-
-    def _model(self, known: Labelled, power: float, seed: int) -> NDArray[np.float64]:
+    def _model(self, known: Labelled, power: float, seed: int) -> NDArray[np.float64] | None:
         """Predict the measured outcome: power · the model of predictions + that of the rest."""
         study = known.study
+        if not study.decisions.score.needs_outcome:
+            return None
         rest = np.where(known.labelled, known.truth - power * study.data.y, 0.0)
         splits = Splits(study.splits.fold, study.splits.train & known.labelled[:, None])
         fitted = study.decisions.outcome_model.cross_fit(
             study.data.confounders, rest, study.data.arm, splits, seed=seed
         )
-        if power == 0:
-            return fitted
         assert study.nuisances.outcome is not None
         return np.asarray(power * study.nuisances.outcome + fitted)
+
+    def _tuned(
+        self, known: Labelled, ends: list[NDArray[np.float64]], seed: int
+    ) -> NDArray[np.float64]:
+        """Return (n,) powers, those of labelled units tuned without the labelled units of a fold.
+
+        Tuned on the very labels that it then weighs, the power follows their errors: in studies
+        with 100 labels that biased effects by an eighth of a standard error.
+        """
+        data, rule = known.study.data, known.study.decisions.vcov
+        rows = np.flatnonzero(known.labelled)
+        out = np.zeros(data.n)
+        fold = fold_groups(
+            np.arange(len(rows)), FOLDS, seed=seed, stratum=data.arm[rows].astype(float)
+        )
+        for k in range(FOLDS):
+            keep = np.ones(data.n, dtype=bool)
+            keep[rows[fold == k]] = False
+            zero, one = (psi[keep] for psi in ends)
+            out[rows[fold == k]] = least_variance(zero, one, rule, data.units[keep])
+        return out
+
+
+def _outcome(
+    known: Labelled,
+    chance: NDArray[np.float64],
+    power: float,
+    own: NDArray[np.float64] | None = None,
+    pull: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.float64]:
+    study = known.study
+    return pseudo_outcome(
+        study.data.y, known.truth, known.labelled, chance, study.data.arm, study.means.weights,
+        power, own, pull,
+    )  # fmt: skip
+
+
+def _means(known: Labelled, y: NDArray[np.float64], model: NDArray[np.float64] | None) -> ArmMeans:
+    study = known.study
+    moved = replace(study.data, y=y, outcome=known.measured)
+    return study.decisions.score.means(moved, replace(study.nuisances, outcome=model))
 
 
 def _degrees_of_freedom(
@@ -189,18 +216,6 @@ def _refuse_few(known: Labelled) -> None:
             next_step="Measure the outcome of a random sample of each arm, or use "
             "LinearCalibration() with labels from elsewhere, which trusts the map more.",
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Means:
-    """Means of pseudo-outcomes by arm: ``plain`` influence values are not divided by 1 - leverage.
-
-    The power is tuned on these: the other ones would reward it for undoing the division.
-    """
-
-    value: NDArray[np.float64]
-    plain: NDArray[np.float64]
-    influence: NDArray[np.float64]
 
 
 def least_variance(

@@ -23,6 +23,7 @@ def pseudo_outcome(
     arm: NDArray[np.int64],
     weights: NDArray[np.float64],
     power: float,
+    own: NDArray[np.float64] | float | None = None,
     leverage: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.float64]:
     """Return (n,) outcomes of all units whose means are those of the measured outcome.
@@ -46,19 +47,22 @@ def pseudo_outcome(
         (n,) weights of units within arms.
     power
         How far predictions are believed: 0 not at all, 1 to the letter, more where they shrink.
+    own
+        (n,) power in the g of labelled units, where it was tuned on other units than these; default
+        that of all.
     leverage
         (n,) of labelled units; their measured - g is divided by 1 - leverage. 0 for estimates; for
         influence values that of :func:`leverage_of`, which makes them those of deleting units.
     """
     share = np.where(labelled, 1 / probability, 0.0)
-    rest = np.where(labelled, measured, 0.0) - power * prediction
-    base = power * prediction
+    rest = np.where(labelled, measured, 0.0) - (power if own is None else own) * prediction
+    level = np.zeros(len(arm))
     for k in np.unique(arm):
         mine = (arm == k) & labelled
         w = weights[mine] * share[mine]
-        base[arm == k] += (w @ rest[mine]) / w.sum()
-    off = np.where(labelled, measured - base, 0.0) / (1 - leverage)
-    return np.asarray(base + share * off)
+        level[arm == k] = (w @ rest[mine]) / w.sum()
+    off = np.where(labelled, rest - level, 0.0) / (1 - leverage)
+    return np.asarray(power * prediction + level + share * off)
 
 
 def leverage_of(

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from eocausal.checks.base import Verdict
-from eocausal.checks.measurement_error import PredictionError, error_table, power_of_test
+from eocausal.checks.measurement_error import PredictionError, error_table
 from eocausal.errors import EstimationError, OneArmError
 from eocausal.estimators.inference import HC0, HC2, Clustered
 from eocausal.estimators.labelled import labelled_study
@@ -16,6 +16,7 @@ from eocausal.estimators.measurement import correct
 from eocausal.estimators.prediction_error import (
     bend_of,
     least_squares,
+    power_of_test,
     prediction_slope,
     treatment_in_error,
 )
