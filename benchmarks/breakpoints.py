@@ -68,7 +68,7 @@ def size(replications: int, draws: int, seed: int) -> None:
                 for k, series in enumerate(y):
                     sieve, position = ArSieve(draws=draws), calendar.position
                     hits[0] += sup_f(series, look, position, sieve, k).p_value <= 0.05
-                    found = ud_max(series, changing, shared, shortest, 3, position, sieve, k)
+                    found = ud_max(series, changing, shared, shortest, 2, position, sieve, k)
                     hits[1] += found.p_value <= 0.05
                 rss = fit_partitions(y, changing, shared, shortest, 3).rss
                 hits[2] = (bic(rss, steps, 1, shared.shape[1]).argmin(1) > 0).sum()

@@ -4,7 +4,8 @@ Bai (1997, Review of Economics and Statistics 79:551): the date that is found di
 one by the place where a Brownian motion with drift, different on its two sides, is highest. The
 other interval holds the dates whose sum of squares is within reach of the smallest one (Eo & Morley
 2015, Quantitative Economics 6:463), the reach being what series with the break where it was found
-and the noise of an autoregression show.
+and the noise of an autoregression show, and no less than that of a small break: found breaks look
+larger than they are, and large ones leave less room.
 """
 
 from __future__ import annotations
@@ -196,7 +197,10 @@ def sieve_interval(
     rng = np.random.default_rng([seed, 2])
     drawn = found.draw(sieve.draws, int(at_steps[-1]) + 1, rng)[:, at_steps]
     again = look.residuals(drawn + (left - noise))
-    reach = np.quantile(_distance(look.reductions(again), again, look.free)[:, here], level)
+    reach = max(
+        np.quantile(_distance(look.reductions(again), again, look.free)[:, here], level),
+        -2 * np.log(1 - np.sqrt(level)) * found.inflation**2,
+    )
     distance = _distance(look.reductions(left), left, look.free)[0]
     held = look.at[distance <= reach]
     return DateInterval(at, int(held[0]), int(held[-1]), held, level, "inverted, red noise")

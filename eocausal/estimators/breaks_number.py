@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sequential", "UDMax", "bic", "choose_sequentially", "lwz", "ud_max"]
 
-UD_BREAKS = 3
+UD_BREAKS = 2
 
 
 @dataclass(frozen=True, slots=True)
