@@ -307,7 +307,9 @@ def show_kernel(replications: int, curve: int, *, seed: int, workers: int) -> No
         lines[width, factor] = {
             "naive bias": found.loc["naive difference", "bias"],
             **found.loc[names[0], ["bias", "RMSE", "coverage", "refused"]],
-            f"RMSE {some[-1]}": found.loc[some[-1], "RMSE"] if factor == 1 else np.nan,
+            f"RMSE, {names[1].removeprefix('the same, ')}": (
+                found.loc[names[1], "RMSE"] if factor == 1 else np.nan
+            ),
             "RMSE, true probabilities": found.loc["true probabilities", "Hajek RMSE"],
         }
     curves = pd.DataFrame(lines).T.rename_axis(["kernel", "pixels averaged"])
