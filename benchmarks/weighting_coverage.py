@@ -1,6 +1,8 @@
 """Bias, standard errors and coverage of weighting where treatment follows the columns of a table.
 
-python benchmarks/weighting_coverage.py [--replications 1000] [--seed 0] [--workers 2]
+python benchmarks/weighting_coverage.py [--replications 1000] [--seed 0] [--workers 2] [--only WORD]
+
+``--only`` takes the worlds whose name has a word in it, e.g. clusters.
 
 Each replication draws the world once and asks every score. SE/SD is the root mean squared standard
 error over the standard deviation of the errors: 1 is right; bias/MC is the bias over its Monte
@@ -154,11 +156,14 @@ def main() -> None:
     parser.add_argument("--replications", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
     r = options.replications
     print(f"{r} replications; Monte Carlo error of a coverage of 0.95: "
           f"{math.sqrt(0.95 * 0.05 / r):.4f}, of SE/SD: {1 / math.sqrt(2 * r):.3f}")  # fmt: skip
     for world, config in WORLDS.items():
+        if options.only not in world:
+            continue
         rows = run(r, config, seed=options.seed, workers=options.workers)
         table = summary(rows)
         print(f"\n{world}: coverage {table['coverage'].min():.3f} to {table['coverage'].max():.3f}")
