@@ -267,18 +267,19 @@ class GridPosterior:
 
         The weights must be zero at the observed times: values there are known.
         """
-        grid, every = self.grid, np.arange(len(weights))
-        to_walk = walk_cov(grid.times, every) @ weights
-        walk_var = weights @ walk_cov(every, every) @ weights
+        grid, ahead = self.grid, np.flatnonzero(weights)
+        share = weights[ahead]
+        to_walk = walk_cov(grid.times, ahead) @ share
+        walk_var = share @ walk_cov(ahead, ahead) @ share
         square = grid.prior.q[:, None] ** 2
         centers, loadings, spreads = [], [], []
         for (rotation, d, az), ay in zip(grid.parts(), self.rotated, strict=True):
-            near = rotation.residual.cov(grid.times, every, grid.variance) @ weights
-            own = weights @ rotation.residual.cov(every, every, grid.variance) @ weights
+            near = rotation.residual.cov(grid.times, ahead, grid.variance) @ share
+            own = share @ rotation.residual.cov(ahead, ahead, grid.variance) @ share
             cross = (near + square * to_walk) @ rotation.rotation.T
             loading = d * cross
             centers.append(ay @ loading.T)
-            loadings.append(weights @ grid.design - loading @ az)
+            loadings.append(share @ grid.design[ahead] - loading @ az)
             spreads.append(own + square[:, 0] * walk_var - (loading * cross).sum(1))
         h = np.concatenate(loadings)[:, None, :] * grid.sets.included
         center = np.concatenate(centers, 1)[:, :, None] + (self.coefficients * h).sum(-1)
