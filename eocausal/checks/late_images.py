@@ -202,8 +202,9 @@ def repair(
     mean of both, so that noise of the single exposure is halved and nothing is lost. Where some
     places have no earlier image (``keep_earlier=False``) those directions are left out, and with
     them what they say of confounders: in the world of ``benchmarks/late_images.py`` intervals then
-    hold in 0.84 of runs, with the earlier image in 0.95. Changes are compared given the table's columns, as the check
-    does; see :func:`~eocausal.checks.image_changes.repaired_embedding` for what this can do.
+    hold in 0.84 of runs, with the earlier image in 0.95. Changes are compared given the table's
+    columns, as the check does; see :func:`~eocausal.checks.image_changes.repaired_embedding` for
+    what this can do.
 
     Parameters
     ----------
