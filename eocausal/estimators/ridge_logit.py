@@ -40,8 +40,8 @@ class RidgeLogit:
     penalties
         Values of λ to choose from; one is taken as it is. Default: half-decades from 0.1 to
         1,000, extended as long as the best is at an end. Where columns separate arms, hardly
-        penalised fits run away and do not converge: then the first of ten, a hundred, ... times
-        the chosen penalty that does is taken.
+        penalised fits run away and do not converge: then the first of a hundred, ten thousand, ...
+        times the chosen penalty that does is taken.
     """
 
     penalties: Sequence[float] | None = None
@@ -88,7 +88,7 @@ class RidgeLogit:
         theta, reached = exact.fit(folds, chosen)
         while not reached.all() and self.penalties is None and chosen[~reached].max() < STRONG:
             left = ~reached
-            chosen[left] *= 10.0
+            chosen[left] *= 100.0
             theta[:, :, left], reached[left] = exact.fit(folds[left], chosen[left])
         if not reached.all():
             raise EstimationError(

@@ -73,8 +73,9 @@ class EvaluationPlan:
             lines.append(
                 f"  {k['funder']}, {k['sector']}: {k['n_treated']:,} of {k['n']:,}; {effect}"
             )
-        lines += ["", f"About {self.seconds / 60:.0f} minutes in all (a rough estimate, for one "
-                  "core)."]  # fmt: skip
+        minutes = round(self.seconds / 60)
+        time = "a minute" if minutes <= 1 else f"{minutes} minutes"
+        lines += ["", f"About {time} in all (a rough estimate, for one core)."]
         if self.problems:
             lines += ["", f"{len(self.problems)} problems stand in the way of a run:"]
             lines += [f"  - {problem}" for problem in self.problems]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HISTORY",
+    "OUTCOME_YEAR",
     "TREATMENT",
     "EvaluationTables",
     "assemble_evaluation",

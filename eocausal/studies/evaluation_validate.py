@@ -14,6 +14,7 @@ from eocausal.ingest.times import ALL
 from eocausal.placements import Kind
 from eocausal.studies.evaluation_decisions import first_projects
 from eocausal.studies.evaluation_tables import (
+    OUTCOME_YEAR,
     EvaluationTables,
     assemble_evaluation,
     read_evaluation_places,
@@ -45,8 +46,9 @@ def look_at_evaluation(found: Validation, file: EvaluationFile) -> EvaluationTab
     found.attempt(("data", "projects"), partial(read_projects, study))
     if places is not None:
         table = with_coordinates(study, places)
+        columns = [c for c in table.columns if c != OUTCOME_YEAR]
         for where, name in _named(study):
-            _column(found, where, name, table.columns)
+            _column(found, where, name, columns)
         outcome = study.estimate.outcome
         if outcome in table and not pd.api.types.is_numeric_dtype(table[outcome]):
             found.add(("estimate", "outcome"), f"{outcome!r} is not a number")
