@@ -1,6 +1,7 @@
 """Shared fixtures: where the real data and the reference results are."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background, whose children would ignore it too: some tests interrupt programs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _locate(base: Path, name: str) -> Path:

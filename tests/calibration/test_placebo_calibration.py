@@ -60,7 +60,7 @@ def test_placebos_see_a_hidden_confounder():
 
 
 def test_placebos_of_clusters_are_tested_by_clusters():
-    plain = Weighting(overlap=Overlap(min_ess=1000))
+    plain = Weighting(overlap=Overlap(min_ess=1000, empty=None))
     clustered = replace(plain, vcov=Clustered("group"))
     assert alarms(0.0, 150, clusters=80, n=480, decisions=clustered) <= 0.12
     assert alarms(0.0, 40, clusters=80, n=480, decisions=plain) >= 0.3
