@@ -85,8 +85,8 @@ class SensorVerdict:
         Of the series.
     dates
         One row per declared date: ``date``, ``what``, ``statistic`` F and ``p_value`` of a break
-        there given the breaks elsewhere (NaN outside the record), ``nearest`` break and ``steps``
-        between them.
+        there given the breaks that are not at it (NaN outside the record), ``nearest`` break and
+        ``steps`` between them.
     breaks
         One row per break: first time ``after``, ``declared`` change it coincides with or empty,
         and whether it lies within the ``tolerance`` or only in the ``interval`` of the break.
@@ -160,21 +160,20 @@ def hold_against_sensors(found: Breaks, declared: SensorChanges, *, seed: int = 
     inside = (at >= room) & (at <= n - room)
     coincide = [_within(found, k, at[inside], declared.tolerance) for k in range(len(found.at))]
     names = [c for c, there in zip(declared.changes, inside, strict=True) if there]
-    rows = []
+    said = []
     for k, (number, within) in enumerate(coincide):
         text = "" if number is None else f"{names[number].what} ({names[number].date})"
-        rows.append((found.breaks[k].after, text, within))
-    elsewhere = [b for b, (number, _) in zip(found.at, coincide, strict=True) if number is None]
+        said.append((found.breaks[k].after, text, within))
     statistic, p_value = np.full((2, len(at)), np.nan)
-    if inside.any():
-        dates = np.unique(at[inside])
-        look = scan(found.changing, found.shared, dates, elsewhere)
+    for k, row in enumerate(np.flatnonzero(inside).tolist()):
+        others = [b for b, (j, _) in zip(found.at, coincide, strict=True) if j != k]
+        apart = [b for b in others if abs(b - at[row]) >= room]
+        look = scan(found.changing, found.shared, at[row : row + 1], apart)
         test = sup_f(found.values, look, calendar.position, declared.sieve, seed)
-        which = np.searchsorted(dates, at[inside])
-        statistic[inside], p_value[inside] = test.path[which], test.p_at[which]
+        statistic[row], p_value[row] = test.statistic, test.p_value
     return SensorVerdict(
         found.name, _dates(found, declared, at, statistic, p_value),
-        pd.DataFrame(rows, columns=["after", "declared", "within"]),
+        pd.DataFrame(said, columns=["after", "declared", "within"]),
         _chance(calendar.position, at[inside], declared.tolerance), declared.tolerance,
     )  # fmt: skip
 
