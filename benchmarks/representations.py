@@ -7,8 +7,8 @@ those propensities, beside the oracle's (true propensities) and the naive differ
 
 The ratio comes first: the share of the oracle's AUC above one half that is reached.
 
-    python benchmarks/representations.py                     # 4 worlds, about 15 minutes
-    python benchmarks/representations.py --worlds 1 --n 800  # about 2 minutes
+    python benchmarks/representations.py              # 4 worlds; one took 19 CPU minutes on a
+    python benchmarks/representations.py --worlds 1   # busy machine, all but one of training
 """
 
 from __future__ import annotations
