@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from eocausal.checks.base import Verdict
@@ -51,7 +52,8 @@ def judge(
             "known about the placement."
         )
     name, strongest = str(known.idxmax()), float(known.max())
-    said = f"The strongest measured confounder is {name!r} ({strongest:.3g}: {measure})."
+    strength = f"{strongest:.3g}" if math.isfinite(strongest) else "without bound"
+    said = f"The strongest measured confounder is {name!r} ({strength}: {measure})."
     if strongest >= point:
         return Verdict.FAIL, (
             f"{said} Something unmeasured that is as strong would leave no effect. Do not report "
