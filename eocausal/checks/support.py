@@ -17,8 +17,8 @@ from eocausal.checks.support_tables import (
 from eocausal.errors import EocausalError
 from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.empty_region import empty_region
-from eocausal.estimators.inference import Clustered, cluster_codes
 from eocausal.estimators.overlap import Overlap
+from eocausal.estimators.refusal import dependent_groups
 from eocausal.estimators.region import Region, describe_region
 from eocausal.estimators.scores import AIPW, CBPS, Hajek
 from eocausal.estimators.trimming import Crump
@@ -44,8 +44,7 @@ def empty_regions(subject: Weighted) -> dict[str, Region]:
     For the ATT only the untreated must occur wherever the treated do.
     """
     data = subject.data
-    rule = subject.decisions.vcov
-    cluster = cluster_codes(data.units, rule.by) if isinstance(rule, Clustered) else None
+    cluster = dependent_groups(subject.decisions.vcov, data.units)
     asked = {0} if subject.decisions.score.estimand is Estimand.ATT else set(range(len(data.arms)))
     return {
         data.arms[k]: empty_region(data.confounders, data.units, data.arm == k, cluster=cluster)
