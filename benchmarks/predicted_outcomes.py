@@ -154,19 +154,18 @@ def overlooked(runs: int, *, seed: int) -> None:
 
 def power(runs: int, *, seed: int) -> None:
     rows = []
-    for labels in (100, 200, 500, 2_000):
-        for share in (0.0, 0.25, 0.5):
-            verdicts = []
-            for run in range(runs):
-                rng = np.random.default_rng([seed, run])
-                config = PredictedOutcomeConfig(
-                    n=2_000, overlooked=share, trained=5_000, calibrated=1
-                )
-                world = simulate_predicted_outcome(config, rng)
+    for share in (0.0, 0.25, 0.5):
+        found: dict[int, list[dict[str, float]]] = {100: [], 200: [], 500: [], 2_000: []}
+        for run in range(runs):
+            rng = np.random.default_rng([seed, run])
+            config = PredictedOutcomeConfig(n=2_000, overlooked=share, trained=5_000, calibrated=1)
+            world = simulate_predicted_outcome(config, rng)
+            for labels, values in found.items():
                 world.units["label"] = draw_labels(2_000, labels / 2_000, seed=run)
-                verdicts.append(PredictionError("outcome", "label").run(fit(world)))
-            p = np.array([v.values["p_value"] for v in verdicts])
-            said = np.mean([v.values["power"] for v in verdicts])
+                values.append(PredictionError("outcome", "label").run(fit(world)).values)
+        for labels, values in found.items():
+            p = np.array([v["p_value"] for v in values])
+            said = np.mean([v["power"] for v in values])
             rows.append((labels, share, (p < 0.05).mean(), said))
     names = ["labels", "overlooked", "found", "power said for 50 % of the effect"]
     frame = pd.DataFrame(rows, columns=names)

@@ -54,7 +54,7 @@ def on_map(units, vcov=None):
 
 def test_the_coefficient_is_that_of_least_squares_with_its_robust_error():
     units = study(shift=0.1)
-    found = treatment_in_error(labelled_study(on_map(units), "wealth"))
+    found = treatment_in_error(labelled_study(on_map(units), "wealth"), curved=False)
     some = units.dropna()
     x = np.column_stack([np.ones(len(some)), some["wealth"], some["w"]])
     beta = np.linalg.lstsq(x, some["map"], rcond=None)[0]
@@ -125,6 +125,16 @@ def test_an_error_by_a_confounder_is_told_apart_by_adjusting():
     naive = on_map(units)
     assert PredictionError("wealth").run(naive).verdict is not Verdict.PASS
     assert PredictionError("wealth", adjust=True).run(naive).verdict is Verdict.PASS
+
+
+def test_a_curved_map_is_not_one_that_knows_the_treatment():
+    units = study(n=4000, labels=4000)
+    units["map"] += 0.3 * np.maximum(units["wealth"] - 1, 0) ** 2
+    known = labelled_study(on_map(units), "wealth")
+    straight, bent = (treatment_in_error(known, curved=c) for c in (False, True))
+    assert straight.p_value < 0.01
+    assert bent.p_value > 0.05
+    assert bent.std_error < 1.5 * straight.std_error
 
 
 def test_every_treatment_is_tested():
