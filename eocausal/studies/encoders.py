@@ -164,6 +164,7 @@ def _frame_of(choice: FrameChoice, root: Path) -> Encoder:
         patch=section.patch[0] if len(section.patch) == 1 else section.patch,
         scales=section.scales,
         patches=SampledPatches() if section.patches == "sampled" else GaussianPatches(),
+        pool=section.pool[0] if len(section.pool) == 1 else section.pool,
     )
 
 

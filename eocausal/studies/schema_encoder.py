@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from eocausal.studies.schema_base import Choice, NoOptions, Section, Sizes, Text, Texts
+from eocausal.studies.schema_base import Choice, NoOptions, OneOrMore, Section, Sizes, Text, Texts
 
 __all__ = [
     "EmbeddingSection",
@@ -27,6 +27,9 @@ class RandomConvSection(Section):
     patch: Sizes = (3,)
     scales: Sizes = Field(default=(1,), description="How many times coarser pixels are seen.")
     patches: Literal["sampled", "gaussian"] = "sampled"
+    pool: Annotated[tuple[Literal["mean", "max"], ...], OneOrMore, Field(min_length=1)] = Field(
+        default=("mean",), description="max keeps the largest response: for rare single things."
+    )
 
 
 class SpectralStatsSection(Section):
