@@ -8,9 +8,9 @@ network, and a world in which predictions err linearly. With --overlooked images
 treatment and show half of the effect: errors depend on treatment, and only labels of the study help
 (METHODS section 9). With --power, how often the test for such errors finds them.
 
-    python benchmarks/predicted_outcomes.py                # about 12 minutes
-    python benchmarks/predicted_outcomes.py --overlooked   # 2 minutes
-    python benchmarks/predicted_outcomes.py --power        # 2 minutes
+    python benchmarks/predicted_outcomes.py                # about 3 minutes
+    python benchmarks/predicted_outcomes.py --overlooked   # 1 minute
+    python benchmarks/predicted_outcomes.py --power        # 1 minute
 """
 
 import argparse

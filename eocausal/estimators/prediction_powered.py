@@ -150,7 +150,7 @@ class PredictionPowered:
         """Return (n,) powers, those of labelled units tuned without the labelled units of a fold.
 
         Tuned on the very labels that it then weighs, the power follows their errors: in studies
-        with 100 labels that biased effects by an eighth of a standard error.
+        with 100 labels that biased effects by some 7 % of a standard error.
         """
         data, rule = known.study.data, known.study.decisions.vcov
         rows = np.flatnonzero(known.labelled)
