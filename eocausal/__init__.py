@@ -101,6 +101,10 @@ _PUBLIC = {
     "effect_surface": "estimators.effect_surface",
     "AssignmentMechanism": "estimators.assignment",
     "correct": "estimators.measurement",
+    "LinearCalibration": "estimators.linear_calibration",
+    "Tweedie": "estimators.tweedie",
+    "PredictionPowered": "estimators.prediction_powered",
+    "MultipleImputation": "estimators.imputation",
 }
 
 __all__ = ["__version__", *_PUBLIC]
