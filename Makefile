@@ -55,7 +55,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,bench]"
-	@for name in coverage encode ingest worlds zonal; do \
+	@for name in coverage encode ingest weighting worlds zonal; do \
 	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
