@@ -161,7 +161,9 @@ def corrections_words(
         text = _one_prediction(name, rows, outcome or "the outcome", unit)
         paragraphs.append(f"{text} {_exclusion_words(name, rows, exclusion)}".strip())
     if len(names) > SHOWN:
-        paragraphs.append(f"{len(names) - SHOWN:,} further predictions are in the table.")
+        more = len(names) - SHOWN
+        are = "prediction is" if more == 1 else "predictions are"
+        paragraphs.append(f"{more:,} further {are} in the table.")
     paragraphs.append(
         "Predictions are pulled toward the mean, which makes effects on them too small. Linear "
         "calibration and Tweedie's correction undo that where the error of a prediction does not "

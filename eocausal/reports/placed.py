@@ -58,18 +58,19 @@ def placed_view(placed: PlacedContent, images: Mapping[str, str]) -> dict[str, A
         "placement": placement_words(placed.placement, headline=placed.headline),
         "importance": _importance(placed.importance),
         "corrections": list(placed.correction_words),
+        "corrected": _corrected(placed.corrections),
         "images": images,
     }
 
 
 def _refusals(placed: PlacedContent) -> list[str]:
-    """Say for every kind whose effect is refused, adjusted as the headline is, why."""
+    """Say for every kind whose effect is refused, adjusted as the headline is, for whom."""
     rows = placed.sectors[
         (placed.sectors["status"] == "refused")
         & (placed.sectors["adjustment"] == placed.adjustment)
         & (placed.sectors["estimand"] == placed.estimand)
     ]
-    return [f"{r['funder']}, {r['sector']}: {r['note']}" for r in rows.to_dict("records")]
+    return [f"{r['funder']}, {r['sector']}: {r['reason']}" for r in rows.to_dict("records")]
 
 
 def _few(kinds: pd.DataFrame) -> list[str]:
@@ -104,6 +105,15 @@ def differences_table(differences: pd.DataFrame, adjustment: str) -> TextTable |
         "interval", "q",
     )  # fmt: skip
     return TextTable(header, tuple(rows), tuple(i >= 3 for i in range(len(header))))
+
+
+def _corrected(corrections: pd.DataFrame) -> TextTable | None:
+    """Print the effects on predictions, naive and corrected."""
+    if not len(corrections):
+        return None
+    names = ["prediction", "method", "estimate", "std_error", "ci_low", "ci_high", "slope",
+             "n_labelled", "note"]  # fmt: skip
+    return text_table(corrections[[n for n in names if n in corrections]])
 
 
 def _importance(importance: pd.DataFrame) -> TextTable | None:

@@ -95,7 +95,7 @@ def _hidden(space: EvaluationSpace, fitted: Weighted) -> Iterator[tuple[str, Run
     yield "E-value", lambda: EValue(columns=known, seed=seed).run(fitted)
     omitted = OmittedVariable(columns=known, seed=seed)
     yield "Omitted variable", lambda: omitted.run(fitted)
-    linear = LinearOmittedVariable()
+    linear = LinearOmittedVariable(columns=known)
     yield "Omitted variable in a linear regression", lambda: linear.run(fitted)
     yield "Bounds if anything may be hidden", lambda: InformationBounds().run(fitted)
     if len(fitted.data.confounders.blocks) > 1:

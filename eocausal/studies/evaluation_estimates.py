@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,19 @@ import pandas as pd
 from eocausal.checks.support import refusal
 from eocausal.effects import EffectEstimate, Status, difference
 from eocausal.errors import EocausalError
-from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.multiplicity import benjamini_hochberg, simultaneous
-from eocausal.estimators.refusal import arm_supports
+from eocausal.estimators.refusal import (
+    arm_supports,
+    refuse_empty_regions,
+    refuse_thin_arms,
+)
 from eocausal.placements import Kind
 from eocausal.studies.evaluation_decisions import weighting_of
 from eocausal.studies.evaluation_space import adjusted
 
 if TYPE_CHECKING:
     from eocausal.estimators.observational import Observed
-    from eocausal.estimators.weighting import Weighted
+    from eocausal.estimators.weighting import Weighted, Weighting
     from eocausal.studies.schema_evaluation import Evaluation
 
 __all__ = [
@@ -97,40 +100,61 @@ def fit_kind(
     -------
     The effects, and the fitted analysis of the effect asked for, or else of the one that stands in.
     """
-    own, decisions = adjusted(data, adjustment), weighting_of(study)
-    other = study.estimate.otherwise
-    refused: list[Mapping[str, Any]] = []
-    fitted = second = None
-    try:
-        fitted = decisions.fit(own, seed=study.seed)
-    except EocausalError as error:
-        refused.append(refusal(own, decisions, error))
-    if fitted is not None and other == "ATO":
-        second = _where_both_occur(fitted, study)
-    elif other != "none":
-        instead = weighting_of(study, other)
-        try:
-            second = instead.fit(own, seed=study.seed)
-        except EocausalError as error:
-            refused.append(refusal(own, instead, error))
+    own = adjusted(data, adjustment)
+    fitted, second, refused = _fits(study, own)
     found = KindFit(
         kind,
         adjustment,
         fitted.estimate if fitted is not None else None,
         second.estimate if second is not None else None,
-        tuple(refused),
+        refused,
         own.n,
         int(own.arm.sum()),
     )
     return found, fitted or second
 
 
-def _where_both_occur(fitted: Weighted, study: Evaluation) -> Weighted:
-    """Weigh to units of either arm with the same models (ATO)."""
-    decisions = weighting_of(study, "ATO")
-    means = decisions.score.means(fitted.data, fitted.nuisances)
-    e = fitted.nuisances.propensity
-    support = arm_supports(fitted.data, means, e, Estimand.ATO)
+def _fits(
+    study: Evaluation, data: Observed
+) -> tuple[Weighted | None, Weighted | None, tuple[Mapping[str, Any], ...]]:
+    """Fit the effect asked for and the one that stands in; return the records of refused ones."""
+    decisions, other = weighting_of(study), study.estimate.otherwise
+    refused: list[Mapping[str, Any]] = []
+
+    def attempt(how: Weighting, fit: Callable[[], Weighted]) -> Weighted | None:
+        try:
+            return fit()
+        except EocausalError as error:
+            refused.append({**refusal(data, how, error), "reason": error.fact})
+            return None
+
+    def plain() -> Weighted:
+        return decisions.fit(data, seed=study.seed)
+
+    if other == "none":
+        return attempt(decisions, plain), None, tuple(refused)
+    instead = weighting_of(study, other)
+    second = attempt(instead, lambda: instead.fit(data, seed=study.seed))
+    shared = second if decisions.trim is None else None
+    fitted = attempt(
+        decisions, plain if shared is None else lambda: _with_models(shared, decisions)
+    )
+    return fitted, second, tuple(refused)
+
+
+def _with_models(fitted: Weighted, decisions: Weighting) -> Weighted:
+    """Estimate another population's effect with the same models.
+
+    Raises
+    ------
+    OverlapError
+        As :meth:`~eocausal.estimators.weighting.Weighting.fit` does.
+    """
+    data, e, score = fitted.data, fitted.nuisances.propensity, decisions.score
+    refuse_empty_regions(data, score.estimand, decisions.overlap, decisions.vcov)
+    means = score.means(data, fitted.nuisances)
+    support = arm_supports(data, means, e, score.estimand)
+    refuse_thin_arms(data, score.estimand, decisions.overlap, support, e)
     return replace(fitted, decisions=decisions, means=means, support=support)
 
 

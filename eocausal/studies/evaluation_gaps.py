@@ -57,4 +57,4 @@ def gaps_of(
 def counted(name: str) -> str:
     """Name the count behind a column of history."""
     assert name in HISTORY
-    return name.removeprefix("log ")
+    return name.removesuffix(" (log)")

@@ -53,7 +53,8 @@ def report(space: EvaluationSpace, progress: Advance) -> list[str]:
 
 def sector_frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Return records of sectors as the table that figures and words take."""
-    table = pd.DataFrame(records).reindex(columns=[*SECTOR_COLUMNS, "population", "image_words"])
+    more = ["population", "image_words", "reason"]
+    table = pd.DataFrame(records).reindex(columns=[*SECTOR_COLUMNS, *more])
     notes = [
         " ".join(str(part) for part in (a, b) if isinstance(part, str) and part)
         for a, b in zip(table["note"], table["image_words"], strict=True)
@@ -222,7 +223,8 @@ def _differences(space: EvaluationSpace, placed: PlacedContent) -> list[str]:
                 f"{funder}, {sector} by {_with_interval(r, unit)}."
             )
     said += [
-        f"In {r['sector']} the {r['estimand']} of {r['funder']} is {_with_interval(r, unit)}."
+        f"In {r['sector']}, the difference between the effects ({r['estimand']}), {r['funder']}, "
+        f"is {_with_interval(r, unit)}."
         for r in found["funders"]
         if r["sector"] == sector
     ]

@@ -37,9 +37,9 @@ TREATMENT = "project"
 ARMS = ("untreated", "treated")
 OUTCOME_YEAR = "year of the outcome"
 HISTORY = (
-    "log earlier projects, same kind",
-    "log earlier projects, same funder",
-    "log earlier projects, other funders",
+    "same-kind projects before (log)",
+    "same-funder projects before (log)",
+    "other-funder projects before (log)",
 )
 """Columns with the logarithm of one plus the number of projects near that are history: of the
 kind, of the funder in other sectors, of other funders."""

@@ -304,7 +304,7 @@ def test_a_refusal_is_said_in_words_and_something_stands_in(divided):
     assert refused["estimand"] == "ATE"
     assert np.isnan(refused["estimate"])
     assert "no unit of arm 'treated' occurs among" in refused["note"]
-    assert "lat above" in refused["note"]
+    assert "lat above" in refused["reason"]
     stands_in = rows[rows["population"] == "stands in"].iloc[0]
     assert stands_in["estimand"] == "ATO"
     assert np.isfinite(stands_in["estimate"])

@@ -224,6 +224,11 @@ def _told(r2: pd.DataFrame, auc: pd.DataFrame) -> str:
 def _bound(worst: dict[Any, Any], estimate: float) -> str:
     if worst["taken_away"] < HARDLY:
         return f"One hidden like those measured would hardly move the estimate {estimate:.3g}."
+    if not math.isfinite(worst["taken_away"]):
+        return (
+            f"With a hidden confounder that tells treatment as {worst['column']!r} does, the "
+            f"effect could be anything (the estimate is {estimate:.3g})."
+        )
     return (
         f"A hidden confounder that adds as much as {worst['column']!r} could move the estimate "
         f"{estimate:.3g} to anything between {worst['bound_low']:.3g} and "

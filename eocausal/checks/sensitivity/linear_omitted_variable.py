@@ -82,11 +82,15 @@ def _two_arms(data: Observed, arm: str | None) -> tuple[Observed, str]:
 
 
 def linear_benchmarks(
-    subject: Weighted, arm: str | None = None, multiples: Sequence[float] = (1.0, 2.0, 3.0)
+    subject: Weighted,
+    arm: str | None = None,
+    multiples: Sequence[float] = (1.0, 2.0, 3.0),
+    columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Bound the bias by variables 1, 2, 3 times as strong as each measured confounder.
 
-    The indicators of one column count together, as do all features of an image.
+    The indicators of one column count together, as do all features of an image. ``columns`` names
+    the confounders to compare with; default all.
 
     Returns
     -------
@@ -101,8 +105,10 @@ def linear_benchmarks(
     x, treatment = data.confounders.x, data.arm.astype(float)
     sign = math.copysign(1.0, effect.estimate)
     rows = []
-    for name, whole, columns in _groups(subject):
-        z, rest = x[:, columns], x[:, ~columns]
+    for name, whole, own in _groups(subject):
+        if columns is not None and name not in columns:
+            continue
+        z, rest = x[:, own], x[:, ~own]
         outcome = partial_r2_of(z, data.y, np.column_stack([treatment, rest]))
         placed = partial_r2_of(z, treatment, rest)
         for k in multiples:
@@ -145,11 +151,14 @@ class LinearOmittedVariable:
         Share of the estimate that the bias is to take away.
     multiples
         How many times as strong as measured confounders.
+    columns
+        Confounders to compare with; default all.
     """
 
     arm: str | None = None
     q: float = 1.0
     multiples: tuple[float, ...] = (1.0, 2.0, 3.0)
+    columns: tuple[str, ...] | None = None
 
     def run(self, subject: Weighted) -> CheckResult:
         """Compute robustness values and benchmarks."""
@@ -158,7 +167,7 @@ class LinearOmittedVariable:
         interval = robustness_value_interval(
             effect.estimate / effect.std_error, df, self.q, 1 - effect.level
         )
-        table = linear_benchmarks(subject, self.arm, self.multiples)
+        table = linear_benchmarks(subject, self.arm, self.multiples, self.columns)
         once = table[table["k"] == self.multiples[0]].set_index("confounder")
         taken = 1 - once["estimate"] / effect.estimate
         chance = 0.5 * (effect.ci_high - effect.ci_low) / abs(effect.estimate)
