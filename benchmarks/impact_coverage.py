@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-from eocausal.estimators.structural import StructuralModel, fit_structural
+from eocausal.estimators.structural import fit_structural
+from eocausal.estimators.structural_model import StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior, LearnedPrior
 
 

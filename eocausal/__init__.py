@@ -105,6 +105,17 @@ _PUBLIC = {
     "Tweedie": "estimators.tweedie",
     "PredictionPowered": "estimators.prediction_powered",
     "MultipleImputation": "estimators.imputation",
+    "bsts": "estimators.impact",
+    "StructuralModel": "estimators.structural_model",
+    "Season": "estimators.structural_model",
+    "Trend": "estimators.structural_model",
+    "LearnedPrior": "estimators.structural_priors",
+    "CompatiblePrior": "estimators.structural_priors",
+    "breakpoints": "estimators.breakpoints",
+    "BreakModel": "estimators.breaks_model",
+    "SensorChanges": "estimators.breaks_sensors",
+    "ocean": "",
+    "land_cover": "",
 }
 
 __all__ = ["__version__", *_PUBLIC]

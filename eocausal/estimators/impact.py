@@ -12,7 +12,8 @@ from eocausal.designs import Event
 from eocausal.effects import EffectPath
 from eocausal.errors import AlignmentError, DuplicateIdError, EstimationError, OutcomeError
 from eocausal.estimators.impact_summary import ImpactSummary, summarise
-from eocausal.estimators.structural import StructuralModel, fit_structural
+from eocausal.estimators.structural import fit_structural
+from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
 
 __all__ = ["Impact", "bsts"]
@@ -44,7 +45,7 @@ class Impact:
     summary: ImpactSummary
     inclusion: pd.Series
     model: StructuralModel
-    engine: str
+    engine: Engine
 
     def __repr__(self) -> str:
         return f"Impact({self.engine}, {self.model.prior!r}: {self.summary!r})"

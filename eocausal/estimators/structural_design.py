@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from eocausal.errors import EstimationError
 from eocausal.estimators.level_grid import GridPrior, RegressorSets
+from eocausal.estimators.structural_model import Season, StructuralModel, Trend
 from eocausal.estimators.structural_priors import (
     CompatiblePrior,
-    LearnedPrior,
     enumerated_sets,
     information_matrix,
     seasonal_start,
@@ -62,29 +62,18 @@ class Design:
 
 
 def build_design(
-    times: int,
-    before: Bool,
-    controls: Float64 | None,
-    *,
-    season: int | None,
-    trend: bool,
-    prior: LearnedPrior | CompatiblePrior,
+    times: int, before: Bool, controls: Float64 | None, model: StructuralModel
 ) -> Design:
-    """Put the columns of a model together.
+    """Put the columns of a model of the engine ``grid`` together.
 
     Controls are scaled to mean zero and standard deviation one before the event.
 
     Raises
     ------
     EstimationError
-        If a control does not vary before the event, or the season is no season.
+        If a control does not vary before the event.
     """
-    if season is not None and season < 2:
-        raise EstimationError(
-            f"A season of {season} times.",
-            cause="A season is a pattern over at least two times.",
-            next_step="Give the number of times in a cycle, such as 12 for months in a year.",
-        )
+    prior, seasons = model.prior, model.seasons
     usable: Bool = np.ones(times, bool)
     if controls is not None:
         usable = np.asarray(np.isfinite(controls).all(1))
@@ -92,12 +81,11 @@ def build_design(
     x = np.where(usable[:, None], x, 0.0)
     count = x.shape[1]
     if isinstance(prior, CompatiblePrior):
-        return _compatible(times, x, usable, season or 0, prior)
+        return _compatible(times, x, usable, seasons[0].period if seasons else 0, prior)
     parts = [np.ones((times, 1))]
-    if trend:
+    if model.trend is Trend.LINE:
         parts.append(np.linspace(-1.0, 1.0, times)[:, None])
-    if season is not None:
-        parts.append(harmonics(times, season))
+    parts.extend(harmonics(times, season) for season in seasons)
     columns = np.concatenate([*parts, x], 1)
     fixed = columns.shape[1] - count
     precision = np.zeros((columns.shape[1],) * 2)
@@ -141,8 +129,10 @@ def _scaled(controls: Float64, known: Bool) -> Float64:
     return np.asarray((controls - center) / sd)
 
 
-def harmonics(times: int, period: int) -> Float64:
-    """Return (T, period - 1) cosines and sines of period, period/2, ... steps."""
-    angle = 2.0 * np.pi * np.arange(times)[:, None] * np.arange(1, period // 2 + 1) / period
+def harmonics(times: int, season: Season) -> Float64:
+    """Return (T, k) cosines and sines of a season: of its whole cycle, half of it, and so on."""
+    most = season.period // 2 if season.harmonics is None else season.harmonics
+    step = np.arange(times)[:, None] // season.duration
+    angle = 2.0 * np.pi * step * np.arange(1, most + 1) / season.period
     waves = np.concatenate([np.cos(angle), np.sin(angle)], 1)
-    return waves[:, : period - 1]
+    return waves[:, : season.period - 1]

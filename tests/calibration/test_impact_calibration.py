@@ -12,8 +12,9 @@ from scipy.signal import lfilter
 
 from eocausal.estimators.level_grid import GridPrior, LevelGrid
 from eocausal.estimators.level_spectrum import Residual, spectra
-from eocausal.estimators.structural import StructuralModel, fit_structural
+from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_design import harmonics
+from eocausal.estimators.structural_model import Season, StructuralModel
 from eocausal.estimators.structural_priors import enumerated_sets
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,9 @@ def worlds(rng, columns, precision):
 
 def test_ranks_of_average_and_cumulative_effects_are_uniform():
     rng = np.random.default_rng(0)
-    columns = np.column_stack([np.ones(TIMES), harmonics(TIMES, 4), rng.normal(size=(TIMES, 2))])
+    columns = np.column_stack(
+        [np.ones(TIMES), harmonics(TIMES, Season(4)), rng.normal(size=(TIMES, 2))]
+    )
     precision = np.zeros((6, 6))
     np.fill_diagonal(precision[1:, 1:], 2.0)
     grid = LevelGrid(

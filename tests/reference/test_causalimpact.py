@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eocausal.estimators.structural import StructuralModel, fit_structural
+from eocausal.estimators.structural import fit_structural
+from eocausal.estimators.structural_model import StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
 
 BEFORE = np.arange(324) < 256  # 1998-01..2019-04

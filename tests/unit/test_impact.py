@@ -9,7 +9,7 @@ from eocausal.effects import EffectPath
 from eocausal.errors import AlignmentError, DuplicateIdError, EstimationError, OutcomeError
 from eocausal.estimators.impact import bsts
 from eocausal.estimators.impact_summary import summarise
-from eocausal.estimators.structural import StructuralModel
+from eocausal.estimators.structural_model import StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
 
 DATES = pd.date_range("2010-01-01", periods=96, freq="MS")

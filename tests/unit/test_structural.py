@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from eocausal.errors import EstimationError, OutcomeError
-from eocausal.estimators.structural import StructuralModel, fit_structural
+from eocausal.estimators.structural import fit_structural
+from eocausal.estimators.structural_model import (
+    Engine,
+    Season,
+    StructuralModel,
+    Trend,
+    engine_of,
+)
 from eocausal.estimators.structural_priors import CompatiblePrior, LearnedPrior
 
 TIMES = 90
@@ -58,7 +65,7 @@ def test_a_season_and_a_line_are_seen_through():
     t = np.arange(TIMES)
     y = 5 + 0.05 * t + np.sin(2 * np.pi * t / 12) + np.random.default_rng(2).normal(0, 0.2, TIMES)
     y = y + 1.5 * ~BEFORE
-    model = StructuralModel(season=12, trend=True)
+    model = StructuralModel(season=12, trend=Trend.LINE)
     found = fit_structural(y[None], BEFORE, model).average(~BEFORE)
     assert found.ci_low[0] < 1.5 < found.ci_high[0]
     assert found.std_error[0] < 0.5
@@ -119,11 +126,32 @@ def test_times_with_a_missing_control_are_left_out():
         ({"controls": X[:5]}, "Controls"),
         ({"controls": np.ones((TIMES, 1))}, "does not vary"),
         ({"variance": np.zeros(TIMES)}, "above zero"),
-        ({"model": StructuralModel(season=1)}, "season of 1"),
-        ({"controls": RNG.normal(size=(TIMES, 12))}, "12 columns"),
+        (
+            {
+                "controls": RNG.normal(size=(TIMES, 12)),
+                "model": StructuralModel(engine=Engine.GRID),
+            },
+            "engine grid cannot",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(options, said):
     given = {"before": BEFORE, "model": None, **options}
     with pytest.raises(EstimationError, match=said):
         fit_structural(series(), given.pop("before"), given.pop("model"), **given)
+
+
+@pytest.mark.parametrize("wrong", [{"period": 1}, {"period": 12, "harmonics": 7}])
+def test_seasons_that_are_none_are_refused(wrong):
+    with pytest.raises(EstimationError, match="A season of"):
+        Season(**wrong)
+
+
+def test_the_engine_follows_from_the_model():
+    compatible = CompatiblePrior()
+    assert engine_of(StructuralModel(season=12), 3) is Engine.GRID
+    assert engine_of(StructuralModel(season=12, prior=compatible), 3) is Engine.GRID
+    assert engine_of(StructuralModel(season=(12, 5), prior=compatible), 3) is Engine.COLLAPSED
+    assert engine_of(StructuralModel(trend=Trend.SEMI_LOCAL), 0) is Engine.COLLAPSED
+    assert engine_of(StructuralModel(dynamic=True), 1) is Engine.GIBBS
+    assert engine_of(StructuralModel(), 9) is Engine.GIBBS

@@ -1,0 +1,91 @@
+"""What every engine returns for N series: average effects, inclusion of controls, draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eocausal.estimators.level_draws import Paths
+from eocausal.estimators.structural_model import Engine, StructuralModel
+
+__all__ = ["AverageEffects", "StructuralFit"]
+
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AverageEffects:
+    """Mean effect over the times after the event, one entry for each of N series.
+
+    With the engine ``grid`` the law is exact, a mixture of t distributions; with the others it is
+    one of draws. ``p_value`` is two-sided: twice the smaller tail beyond zero.
+    """
+
+    estimate: Float64
+    std_error: Float64
+    ci_low: Float64
+    ci_high: Float64
+    p_value: Float64
+    n: NDArray[np.int64]
+
+
+class StructuralFit(Protocol):
+    """Posterior of N series over T times with K controls.
+
+    Attributes
+    ----------
+    outcomes
+        (N, T) the series.
+    center, scale
+        (N,) mean and standard deviation before the event; NaN for series that were refused.
+    refused
+        Row and reason of every series that could not be fitted.
+    engine
+        How the posterior was computed.
+    """
+
+    @property
+    def model(self) -> StructuralModel:
+        """What the series were taken to be made of."""
+        ...
+
+    @property
+    def outcomes(self) -> Float64:
+        """(N, T) the series."""
+        ...
+
+    @property
+    def center(self) -> Float64:
+        """(N,) mean before the event."""
+        ...
+
+    @property
+    def scale(self) -> Float64:
+        """(N,) standard deviation before the event."""
+        ...
+
+    @property
+    def refused(self) -> dict[int, str]:
+        """Row and reason of every series that could not be fitted."""
+        ...
+
+    @property
+    def engine(self) -> Engine:
+        """How the posterior was computed."""
+        ...
+
+    def average(self, after: Bool, level: float = 0.95) -> AverageEffects:
+        """Return the mean effect over the times ``after`` (T,) at which a series has a value."""
+        ...
+
+    def inclusion(self) -> Float64:
+        """Return (N, K) the probability that each control is in the model."""
+        ...
+
+    def paths(self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0) -> Paths:
+        """Draw what one series would have been, in its own units, ``(draws, T)``."""
+        ...
