@@ -16,10 +16,36 @@ from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
 
-__all__ = ["Impact", "bsts"]
+__all__ = ["Impact", "ImpactRequest", "bsts"]
 
 Float64 = NDArray[np.float64]
 HUNDRED = (80.0, 125.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImpactRequest:
+    """What was asked, so that checks can ask again with something changed (``replace(...).run()``).
+
+    The fields are the arguments of :func:`bsts`.
+    """
+
+    outcome: pd.Series
+    event: Event
+    controls: pd.DataFrame | None
+    model: StructuralModel
+    learn_until: str | None
+    variance: pd.Series | None
+    draws: int
+    seed: int
+    level: float
+
+    def run(self) -> Impact:
+        """Estimate."""
+        return bsts(
+            self.outcome, self.event, self.controls, model=self.model,
+            learn_until=self.learn_until, variance=self.variance, draws=self.draws,
+            seed=self.seed, level=self.level,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +54,8 @@ class Impact:
 
     Attributes
     ----------
+    request
+        What was asked.
     path
         Observed values against draws of what would have been, residual included.
     expected
@@ -40,6 +68,7 @@ class Impact:
         What the series was taken to be made of, and how the posterior was computed.
     """
 
+    request: ImpactRequest
     path: EffectPath
     expected: Float64
     summary: ImpactSummary
@@ -124,8 +153,11 @@ def bsts(
     paths = fit.paths(0, draws=draws, seed=seed)
     path = EffectPath(times, y, paths.replicate, post, level)
     names = [] if table is None else list(table.columns)
+    request = ImpactRequest(
+        outcome, event, controls, decided, learn_until, variance, draws, seed, level
+    )
     return Impact(
-        path, paths.expected,
+        request, path, paths.expected,
         summarise(path, paths.expected, compatible=isinstance(decided.prior, CompatiblePrior)),
         pd.Series(fit.inclusion()[0], index=names, dtype=float), decided, fit.engine,
     )  # fmt: skip
