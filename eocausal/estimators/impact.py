@@ -12,6 +12,7 @@ from eocausal.designs import Event
 from eocausal.effects import EffectPath
 from eocausal.errors import AlignmentError, DuplicateIdError, EstimationError, OutcomeError
 from eocausal.estimators.impact_summary import ImpactSummary, summarise
+from eocausal.estimators.impact_words import effect_table
 from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
@@ -60,7 +61,7 @@ class Impact:
         Observed values against draws of what would have been, residual included.
     expected
         (draws, T) the same draws without the residual.
-    summary
+    effects
         Average, cumulative and relative effects.
     inclusion
         Probability that each control is in the model.
@@ -71,13 +72,17 @@ class Impact:
     request: ImpactRequest
     path: EffectPath
     expected: Float64
-    summary: ImpactSummary
+    effects: ImpactSummary
     inclusion: pd.Series
     model: StructuralModel
     engine: Engine
 
+    def summary(self) -> str:
+        """Say the effects in a table."""
+        return effect_table(self.effects, self.path.level)
+
     def __repr__(self) -> str:
-        return f"Impact({self.engine}, {self.model.prior!r}: {self.summary!r})"
+        return f"Impact({self.engine}, {self.model.prior!r}: {self.effects!r})"
 
 
 def bsts(

@@ -29,17 +29,17 @@ Y = kd()
 
 def test_the_effect_is_found_and_told_in_one_object():
     found = bsts(Y, EVENT, X, draws=2000)
-    average, total = found.summary.table.loc["average"], found.summary.table.loc["cumulative"]
+    average, total = found.effects.table.loc["average"], found.effects.table.loc["cumulative"]
     assert average["effect_low"] < 0.6 < average["effect_high"]
     assert total["effect"] == pytest.approx(24 * average["effect"])
     low = np.quantile(found.path.cumulative[:, -1], 0.025)
     assert total["effect_low"] == pytest.approx(low)
-    assert found.summary.p_value < 0.01
+    assert found.effects.p_value < 0.01
     assert found.inclusion["control"] == pytest.approx(1.0)
     assert average["relative"] == pytest.approx(average["effect"] / average["predicted"], rel=0.02)
     assert "p = " in repr(found)
     assert found.path.average()["estimate"] == pytest.approx(average["effect"], abs=0.02)
-    assert bsts(Y, EVENT, X, draws=2000).summary.table.equals(found.summary.table)
+    assert bsts(Y, EVENT, X, draws=2000).effects.table.equals(found.effects.table)
 
 
 def test_the_conventions_of_causalimpact():
@@ -63,9 +63,9 @@ def test_the_conventions_of_causalimpact():
 
 def test_no_relative_effect_around_zero():
     found = bsts(Y - Y.mean(), EVENT, draws=200)
-    assert np.isnan(found.summary.table["relative"]).all()
-    assert "may be zero" in found.summary.notes[0]
-    assert np.isfinite(found.summary.table["effect"]).all()
+    assert np.isnan(found.effects.table["relative"]).all()
+    assert "may be zero" in found.effects.notes[0]
+    assert np.isfinite(found.effects.table["effect"]).all()
 
 
 def test_gaps_anywhere():
@@ -75,16 +75,16 @@ def test_gaps_anywhere():
     found = bsts(
         y, Event("2016-01", "2017-12"), x.drop(DATES[50]), learn_until="2015-06", draws=800
     )
-    row = found.summary.table.loc["average"]
+    row = found.effects.table.loc["average"]
     assert row["effect_low"] < 0.6 < row["effect_high"]
-    assert found.summary.n == 22
-    assert "2 times" in found.summary.notes[0]
+    assert found.effects.n == 22
+    assert "2 times" in found.effects.notes[0]
     assert np.isnan(found.path.counterfactual[:, 90]).all()
 
 
 def test_causalimpact_priors_use_its_tail():
     found = bsts(Y, EVENT, X, model=StructuralModel(prior=CompatiblePrior()), draws=999)
-    assert found.summary.p_value == pytest.approx(1 / 1000)
+    assert found.effects.p_value == pytest.approx(1 / 1000)
 
 
 @pytest.mark.parametrize(
