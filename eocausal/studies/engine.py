@@ -18,13 +18,14 @@ from eocausal.errors import StudyError
 from eocausal.provenance import StageCache, hash_file, hash_json, versions, write_json
 from eocausal.studies.inputs import FileHashes, digests, input_files, roots_of
 from eocausal.studies.progress import Advance, Reporter
-from eocausal.studies.schema import Ingestion, Study
-from eocausal.studies.workspace import IngestSpace
+from eocausal.studies.schema import Opening, Study
+from eocausal.studies.schema_impact import ImpactStudy
+from eocausal.studies.workspace import RunSpace
 
 __all__ = ["Done", "Stage", "execute", "remove_stale", "resolved", "run_folder", "scope"]
 
-W = TypeVar("W", bound=IngestSpace)
-W_contra = TypeVar("W_contra", bound=IngestSpace, contravariant=True)
+W = TypeVar("W", bound=RunSpace)
+W_contra = TypeVar("W_contra", bound=RunSpace, contravariant=True)
 
 _NOT_CONTENT = ("root", "scheduler", "memory_gb")
 
@@ -58,25 +59,29 @@ class Stage(Generic[W_contra]):
     one_thread: bool = True
 
 
-def resolved(study: Ingestion) -> dict[str, Any]:
+def resolved(study: Opening) -> dict[str, Any]:
     """Return a study as plain values with every default written out; it reads back as equal."""
     plain = study.model_dump(mode="json", exclude_none=True, by_alias=True)
     if isinstance(study, Study):
         for name in ("heterogeneity", "map", "salience"):
             plain["estimate"].setdefault(name, False)
+    if isinstance(study, ImpactStudy):
+        plain.setdefault("breaks", False)
+        for name in ("in_time", "in_space"):
+            plain["checks"].setdefault(name, False)
     return plain
 
 
-def scope(*parts: str) -> Callable[[Ingestion], Any]:
+def scope(*parts: str) -> Callable[[Opening], Any]:
     """Return a function that picks parts of a study, as ``section.key``.
 
     Where the data are, and who reads them, is never among them.
     """
 
-    def pick(study: Ingestion) -> Any:
+    def pick(study: Opening) -> Any:
         plain = resolved(study)
         for key in _NOT_CONTENT:
-            plain["data"].pop(key)
+            plain["data"].pop(key, None)
         for name in ("imagery", "panel"):
             plain["data"].get(name, {}).pop("root", None)
         found = {}
@@ -98,7 +103,7 @@ class Done:
     files: dict[str, dict[str, str]]
     timings: dict[str, float] = field(default_factory=dict)
 
-    def write_provenance(self, space: IngestSpace) -> None:
+    def write_provenance(self, space: RunSpace) -> None:
         """Write ``provenance.json``, if something ran or it is not there."""
         if not self.ran and (space.folder / "provenance.json").exists():
             return

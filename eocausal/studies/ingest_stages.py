@@ -11,7 +11,7 @@ from eocausal.studies.inputs import source_of
 from eocausal.studies.progress import Advance
 from eocausal.studies.scenes import find_scenes, periods_of, source_record, write_scenes
 from eocausal.studies.schema import Ingestion, PlacesData
-from eocausal.studies.workspace import IngestSpace, lock_name
+from eocausal.studies.workspace import IngestSpace, RunSpace, lock_name
 
 if TYPE_CHECKING:
     from eocausal.ingest.cube import CubeProgress
@@ -132,7 +132,7 @@ def _keep(space: IngestSpace, stage: str, ledger: FailureLedger) -> str:
     return space.keep_ledger(stage, FailureLedger([*space.notes.rows, *ledger.rows]))
 
 
-def write_study(space: IngestSpace) -> None:
+def write_study(space: RunSpace) -> None:
     """Write the study with every default, so that it can be run again."""
     import yaml
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from eocausal.errors import EmptyInputError, SceneError, StudyError
 from eocausal.provenance import hash_file, hash_json, write_json
 from eocausal.studies.encoders import cards_of
-from eocausal.studies.load import IngestFile
+from eocausal.studies.impact_inputs import impact_files
+from eocausal.studies.load import ImpactFile, IngestFile, OpenedFile
 from eocausal.studies.schema import PlacesData, Study
 from eocausal.studies.schema_evaluation import Evaluation
 from eocausal.studies.schema_imagery import SourceSection
@@ -113,7 +114,7 @@ def _with_siblings(paths: list[Path]) -> list[Path]:
     return sorted(out)
 
 
-def input_files(file: IngestFile) -> dict[str, list[Path]]:
+def input_files(file: OpenedFile) -> dict[str, list[Path]]:
     """List every file a study reads, by what it is.
 
     Raises
@@ -121,6 +122,9 @@ def input_files(file: IngestFile) -> dict[str, list[Path]]:
     StudyError, SceneError, EmptyInputError
         If one is missing.
     """
+    if isinstance(file, ImpactFile):
+        return impact_files(file)
+    assert isinstance(file, IngestFile)
     study = file.study
     named = {"neighborhoods": study.data.neighborhoods.file}
     if isinstance(study, Study):
@@ -157,8 +161,11 @@ def weights_of(data: PlacesData) -> dict[str, str]:
     return {f"weights {k}": name for k, name in enumerate(files, start=1)}
 
 
-def roots_of(file: IngestFile) -> dict[str, Path]:
+def roots_of(file: OpenedFile) -> dict[str, Path]:
     """Return the folder that each group of input files is named within."""
+    if isinstance(file, ImpactFile):
+        return dict.fromkeys(impact_files(file), file.root)
+    assert isinstance(file, IngestFile)
     data = file.study.data
     sections = {"imagery": data.imagery, "panel": data.panel}
     own = {what: Path(s.root) for what, s in sections.items() if s is not None}

@@ -17,23 +17,28 @@ from pydantic import BaseModel, ValidationError
 from eocausal.errors import StudyError
 from eocausal.ingest.times import span_of
 from eocausal.studies.evaluation_rules import contradictions_of
-from eocausal.studies.schema import Ingestion, Study
+from eocausal.studies.impact_rules import contradictions_of_impact
+from eocausal.studies.schema import Ingestion, Opening, Study
 from eocausal.studies.schema_evaluation import Evaluation
 from eocausal.studies.schema_imagery import LooksSection, PeriodsSection
+from eocausal.studies.schema_impact import ImpactStudy
 
 __all__ = [
     "EvaluationFile",
+    "ImpactFile",
     "IngestFile",
     "Location",
+    "OpenedFile",
     "StudyFile",
     "line_of",
     "load_study",
+    "read_any",
     "read_ingestion",
     "read_study",
 ]
 
 Location = tuple[str | int, ...]
-S = TypeVar("S", bound=Ingestion)
+S = TypeVar("S", bound=Opening)
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
@@ -57,8 +62,8 @@ _Loader.add_implicit_resolver(
 
 
 @dataclass(frozen=True, slots=True)
-class IngestFile:
-    """What is to be ingested, and the file it was read from.
+class OpenedFile:
+    """A study and the file it was read from.
 
     Attributes
     ----------
@@ -71,7 +76,7 @@ class IngestFile:
     """
 
     path: Path
-    study: Ingestion
+    study: Opening
     lines: Mapping[Location, int] = field(repr=False)
 
     def problem(self, where: Location, text: str) -> str:
@@ -82,6 +87,20 @@ class IngestFile:
     def root(self) -> Path:
         """Folder of the data."""
         return Path(self.study.data.root)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFile(OpenedFile):
+    """What is to be ingested, and the file it was read from."""
+
+    study: Ingestion
+
+
+@dataclass(frozen=True, slots=True)
+class ImpactFile(OpenedFile):
+    """A study of an event, and the file it was read from."""
+
+    study: ImpactStudy
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +124,12 @@ def locate(lines: Mapping[Location, int], where: Location, text: str) -> str:
     return f"line {line}: {name.lstrip('.') + ': ' if name else ''}{text}"
 
 
-def load_study(path: Path | str) -> Study | Evaluation:
+def load_study(path: Path | str) -> Study | Evaluation | ImpactStudy:
     """Read a study; see :func:`read_study`."""
     return read_study(path).study
 
 
-def read_study(path: Path | str) -> StudyFile | EvaluationFile:
+def read_study(path: Path | str) -> StudyFile | EvaluationFile | ImpactFile:
     """Read and check a study file.
 
     Parameters
@@ -137,8 +156,10 @@ def read_study(path: Path | str) -> StudyFile | EvaluationFile:
 
 def _whole(
     path: Path, value: Any, lines: Mapping[Location, int], problems: list[str]
-) -> StudyFile | EvaluationFile:
-    """Check a study by what its design, or else its data, says it is."""
+) -> StudyFile | EvaluationFile | ImpactFile:
+    """Check a study by what its event, its design, or else its data, says it is."""
+    if isinstance(value, dict) and "event" in value:
+        return ImpactFile(path, _checked(ImpactStudy, path, value, lines, problems), lines)
     if _evaluates(value):
         return EvaluationFile(path, _checked(Evaluation, path, value, lines, problems), lines)
     return StudyFile(path, _checked(Study, path, value, lines, problems), lines)
@@ -146,6 +167,24 @@ def _whole(
 
 def read_ingestion(path: Path | str) -> IngestFile:
     """Read what a study file says of places and imagery; it need not have a design.
+
+    Raises
+    ------
+    StudyError
+        As of :func:`read_study`, and if it is of an event on a series.
+    """
+    file = read_any(path)
+    if isinstance(file, IngestFile):
+        return file
+    raise StudyError(
+        f"The study {path} has no places and no imagery to ingest.",
+        cause="It is of an event on a series.",
+        next_step=f"Run it: eocausal run {path} --out FOLDER.",
+    )
+
+
+def read_any(path: Path | str) -> IngestFile | ImpactFile:
+    """Read a study of any kind.
 
     Raises
     ------
@@ -192,8 +231,10 @@ def _checked(
             locate(lines, *_explain(model, item))
             for item in error.errors(include_url=False, include_context=True)
         ]
-    if study is not None:
+    if isinstance(study, Ingestion):
         problems += [locate(lines, *found) for found in _wrong_sources(study)]
+    if isinstance(study, ImpactStudy):
+        problems += [locate(lines, *found) for found in contradictions_of_impact(study)]
     if isinstance(study, Study):
         problems += [locate(lines, *found) for found in _contradictions(study)]
     if isinstance(study, Evaluation):
@@ -217,7 +258,7 @@ def _checked(
 def _with_roots(study: S, roots: Mapping[str, str]) -> S:
     changed: dict[str, Any] = {"root": roots["root"]}
     for name in ("imagery", "panel"):
-        section: LooksSection | None = getattr(study.data, name)
+        section: LooksSection | None = getattr(study.data, name, None)
         if section is not None:
             changed[name] = section.model_copy(update={"root": roots[name]})
     return study.model_copy(update={"data": study.data.model_copy(update=changed)})

@@ -11,9 +11,10 @@ import pandas as pd
 from eocausal.errors import EocausalError
 from eocausal.studies.decisions import trial_of
 from eocausal.studies.evaluation_plan import EvaluationPlan, plan_evaluation
+from eocausal.studies.impact_plan import ImpactPlan, plan_impact
 from eocausal.studies.ingest_stages import cube_arguments
 from eocausal.studies.inputs import input_files
-from eocausal.studies.load import EvaluationFile, read_study
+from eocausal.studies.load import EvaluationFile, ImpactFile, read_study
 from eocausal.studies.power import MinimumDetectableEffect, minimum_detectable_effect
 from eocausal.studies.rates import time_encoder
 from eocausal.studies.records import plain_records
@@ -102,7 +103,7 @@ class StudyPlan:
         }
 
 
-def plan_study(path: Path | str) -> StudyPlan | EvaluationPlan:
+def plan_study(path: Path | str) -> StudyPlan | EvaluationPlan | ImpactPlan:
     """Look at a study's tables and image headers, and say what a run would do.
 
     A study that is not complete yet (no outcome, no images) is planned as far as it goes.
@@ -114,6 +115,8 @@ def plan_study(path: Path | str) -> StudyPlan | EvaluationPlan:
     """
     read_study(path)
     found = inspect_study(path)
+    if isinstance(found.opened, ImpactFile):
+        return plan_impact(found, found.opened.study)
     if isinstance(found.file, EvaluationFile):
         return plan_evaluation(found, found.file.study)
     study = found.study
@@ -136,7 +139,7 @@ def plan_study(path: Path | str) -> StudyPlan | EvaluationPlan:
 def input_sizes(found: Validation) -> list[str]:
     """Say how many files of each kind are read, and how big they are."""
     try:
-        groups = input_files(found.file)
+        groups = input_files(found.opened)
     except EocausalError:
         return []
     return [

@@ -84,10 +84,12 @@ def estimates_schema() -> dict[str, Any]:
 
 
 def study_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a study file: a trial, an evaluation, or only to be ingested."""
+    """Return the JSON Schema of a study file: trial, evaluation, event, or only to be ingested."""
     from eocausal.studies.schema import Ingestion, Study
     from eocausal.studies.schema_evaluation import Evaluation
+    from eocausal.studies.schema_impact import ImpactStudy
 
-    whole = TypeAdapter[Study | Evaluation | Ingestion](Study | Evaluation | Ingestion)
+    kinds = Study | Evaluation | ImpactStudy | Ingestion
+    whole = TypeAdapter[Study | Evaluation | ImpactStudy | Ingestion](kinds)
     schema = whole.json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -13,7 +13,9 @@ from eocausal.studies.encoders import card_hashes
 from eocausal.studies.engine import Done, execute, remove_stale, run_folder
 from eocausal.studies.evaluation_space import EvaluationSpace
 from eocausal.studies.evaluation_stages import evaluation_stages
-from eocausal.studies.load import EvaluationFile, StudyFile, read_study
+from eocausal.studies.impact_space import ImpactSpace
+from eocausal.studies.impact_stages import IMPACT_OUTPUTS, impact_stages
+from eocausal.studies.load import EvaluationFile, ImpactFile, StudyFile, read_study
 from eocausal.studies.progress import Quiet, Reporter
 from eocausal.studies.stages import OUTPUTS, stages_of
 from eocausal.studies.workspace import Workspace
@@ -88,7 +90,7 @@ def run_study(
     file = read_study(path)
     with run_folder(out) as folder:
         space, done = _execute(file, folder, scheduler, reporter or Quiet())
-        remove_stale(folder, OUTPUTS, space.hashes)
+        remove_stale(folder, (*OUTPUTS, *IMPACT_OUTPUTS), space.hashes)
         done.write_provenance(space)
         records = json.loads((folder / "estimates.json").read_text(encoding="utf-8"))
         return RunResult(
@@ -98,9 +100,15 @@ def run_study(
 
 
 def _execute(
-    file: StudyFile | EvaluationFile, folder: Path, scheduler: Scheduler | None, reporter: Reporter
-) -> tuple[Workspace | EvaluationSpace, Done]:
-    """Run the stages that the study's design asks for."""
+    file: StudyFile | EvaluationFile | ImpactFile,
+    folder: Path,
+    scheduler: Scheduler | None,
+    reporter: Reporter,
+) -> tuple[Workspace | EvaluationSpace | ImpactSpace, Done]:
+    """Run the stages that the study's design, or its event, asks for."""
+    if isinstance(file, ImpactFile):
+        series = ImpactSpace(file, folder)
+        return series, execute(impact_stages(file.study), series, reporter)
     more = {"encoder": card_hashes(file.study.data.encoder, file.root)}
     if isinstance(file, EvaluationFile):
         placed = EvaluationSpace(file, folder, scheduler)

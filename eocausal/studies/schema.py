@@ -35,7 +35,9 @@ __all__ = [
     "DesignSection",
     "EstimateSection",
     "Ingestion",
+    "Opening",
     "PlacesData",
+    "RootedData",
     "Study",
     "VcovChoice",
 ]
@@ -69,10 +71,15 @@ class NeighborhoodsSection(Section):
     layer: Text | None = None
 
 
-class PlacesData(Section):
-    """What is read of places; files are relative to ``root``, and ``root`` to the study file."""
+class RootedData(Section):
+    """What is read; files are relative to ``root``, and ``root`` to the study file."""
 
     root: Text = "."
+
+
+class PlacesData(RootedData):
+    """What is read of places; files are relative to ``root``, and ``root`` to the study file."""
+
     neighborhoods: NeighborhoodsSection
     imagery: ImagerySection | None = None
     panel: PanelSection | None = None
@@ -286,18 +293,24 @@ class ReportSection(Section):
     )
 
 
-class Ingestion(Section):
-    """A study that only ingests: places and imagery, without a design."""
+class Opening(Section):
+    """How every study begins."""
 
     study: Text
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
-    data: PlacesData
-    embedding: EmbeddingSection = EmbeddingSection()
+    data: RootedData
 
     @property
     def title(self) -> str:
         """Title of the study."""
         return self.study
+
+
+class Ingestion(Opening):
+    """A study that only ingests: places and imagery, without a design."""
+
+    data: PlacesData
+    embedding: EmbeddingSection = EmbeddingSection()
 
 
 class Study(Ingestion):

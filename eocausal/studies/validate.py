@@ -32,14 +32,17 @@ from eocausal.studies.embed import (
 )
 from eocausal.studies.encoders import check_encoder
 from eocausal.studies.evaluation_validate import look_at_evaluation, look_at_late_images
+from eocausal.studies.impact_validate import look_at_impact
 from eocausal.studies.inputs import source_of
 from eocausal.studies.load import (
     EvaluationFile,
+    ImpactFile,
     IngestFile,
     Location,
+    OpenedFile,
     StudyFile,
     line_of,
-    read_ingestion,
+    read_any,
 )
 from eocausal.studies.scenes import find_scenes, harmonized, periods_of, refuse_late_scenes
 from eocausal.studies.schema import Study
@@ -61,7 +64,7 @@ class Validation:
 
     Attributes
     ----------
-    file
+    opened
         The study.
     facts
         What is there, in sentences.
@@ -73,13 +76,19 @@ class Validation:
         Those of ``imagery`` and ``panel``, where they can be read.
     """
 
-    file: IngestFile
+    opened: OpenedFile
     facts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     units: pd.DataFrame | None = None
     places: gpd.GeoDataFrame | None = None
     scenes: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
     periods: dict[str, list[str] | None] = field(default_factory=dict)
+
+    @property
+    def file(self) -> IngestFile:
+        """The study, where it has places and imagery."""
+        assert isinstance(self.opened, IngestFile)
+        return self.opened
 
     @property
     def study(self) -> Study:
@@ -89,7 +98,7 @@ class Validation:
 
     def add(self, where: Location, text: str) -> None:
         """Note a problem once."""
-        problem = self.file.problem(where, text)
+        problem = self.opened.problem(where, text)
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -131,12 +140,15 @@ def inspect_study(path: Path | str) -> Validation:
     StudyError
         If the study file itself is wrong.
     """
-    return inspect(read_ingestion(path))
+    return inspect(read_any(path))
 
 
-def inspect(file: IngestFile) -> Validation:
+def inspect(file: IngestFile | ImpactFile) -> Validation:
     """Look at everything a study names; see :func:`inspect_study`."""
     found = Validation(file)
+    if isinstance(file, ImpactFile):
+        look_at_impact(found, file)
+        return found
     if isinstance(found.file, StudyFile):
         _look_at_study(found, found.file)
     elif isinstance(found.file, EvaluationFile):

@@ -13,7 +13,7 @@ from eocausal.provenance import FailureLedger, write_json
 from eocausal.studies.assemble import StudyTables, assemble, read_places
 from eocausal.studies.decisions import basis_of, trial_of
 from eocausal.studies.inputs import source_of
-from eocausal.studies.load import IngestFile, StudyFile
+from eocausal.studies.load import IngestFile, OpenedFile, StudyFile
 from eocausal.studies.scenes import harmonized, read_scenes
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from eocausal.estimators.learners import EffectLearner
     from eocausal.ingest.schedule import Scheduler
-    from eocausal.studies.schema import Ingestion, PlacesData, Study
+    from eocausal.studies.schema import Ingestion, Opening, PlacesData, Study
 
-__all__ = ["IngestSpace", "Workspace", "lock_name"]
+__all__ = ["IngestSpace", "RunSpace", "Workspace", "lock_name"]
 
 
 def lock_name(data: PlacesData, name: str) -> str:
@@ -33,7 +33,49 @@ def lock_name(data: PlacesData, name: str) -> str:
     return "scenes.lock.json" if shared else "panel.lock.json"
 
 
-class IngestSpace:
+class RunSpace:
+    """What the stages of any study share: the run folder and what is left in it.
+
+    Parameters
+    ----------
+    file
+        The study.
+    folder
+        The run folder.
+
+    Attributes
+    ----------
+    hashes
+        Hash of every group of input files and of every output so far.
+    """
+
+    def __init__(self, file: OpenedFile, folder: Path) -> None:
+        self.file = file
+        self.study: Opening = file.study
+        self.folder = folder
+        self.hashes: dict[str, str] = {}
+
+    def part(self, name: str) -> Path:
+        """Return the path of an intermediate result."""
+        return self.folder / ".stages" / "parts" / name
+
+    def keep(self, name: str, value: Any) -> str:
+        """Write an intermediate result as JSON; returns its name within the run folder."""
+        write_json(self.part(name), value)
+        return f".stages/parts/{name}"
+
+    def kept(self, name: str) -> Any:
+        """Read an intermediate result."""
+        return json.loads(self.part(name).read_text(encoding="utf-8"))
+
+    def keep_ledger(self, stage: str, ledger: FailureLedger) -> str:
+        """Write a stage's failures; returns the name within the run folder."""
+        name = f"{stage}.failures.parquet"
+        ledger.write(self.part(name))
+        return f".stages/parts/{name}"
+
+
+class IngestSpace(RunSpace):
     """The things a stage of ingestion may ask for; each is read once, when first asked for.
 
     Parameters
@@ -47,17 +89,15 @@ class IngestSpace:
 
     Attributes
     ----------
-    hashes
-        Hash of every group of input files and of every output so far.
     notes
         What was noted when scenes were harmonized.
     """
 
+    file: IngestFile
+    study: Ingestion
+
     def __init__(self, file: IngestFile, folder: Path, scheduler: Scheduler | None = None) -> None:
-        self.file = file
-        self.study: Ingestion = file.study
-        self.folder = folder
-        self.hashes: dict[str, str] = {}
+        super().__init__(file, folder)
         self._scheduler = scheduler
         self.notes = FailureLedger()
 
@@ -98,25 +138,6 @@ class IngestSpace:
         from eocausal.encoders.base import open_embedding
 
         return open_embedding(self.folder / "embedding.zarr")
-
-    def part(self, name: str) -> Path:
-        """Return the path of an intermediate result."""
-        return self.folder / ".stages" / "parts" / name
-
-    def keep(self, name: str, value: Any) -> str:
-        """Write an intermediate result as JSON; returns its name within the run folder."""
-        write_json(self.part(name), value)
-        return f".stages/parts/{name}"
-
-    def kept(self, name: str) -> Any:
-        """Read an intermediate result."""
-        return json.loads(self.part(name).read_text(encoding="utf-8"))
-
-    def keep_ledger(self, stage: str, ledger: FailureLedger) -> str:
-        """Write a stage's failures; returns the name within the run folder."""
-        name = f"{stage}.failures.parquet"
-        ledger.write(self.part(name))
-        return f".stages/parts/{name}"
 
 
 class Workspace(IngestSpace):

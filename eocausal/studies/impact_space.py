@@ -1,0 +1,86 @@
+"""What the stages of a study of an event share: its series and its effect."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from eocausal.studies.impact_decisions import event_of, model_of
+from eocausal.studies.impact_series import OUTCOME, SEEN, Series, Sources, read_series
+from eocausal.studies.load import ImpactFile
+from eocausal.studies.schema_impact import ImpactStudy, ModelSection
+from eocausal.studies.workspace import RunSpace
+
+if TYPE_CHECKING:
+    from eocausal.estimators.impact import Impact
+
+__all__ = ["ImpactSpace"]
+
+
+class ImpactSpace(RunSpace):
+    """The things a stage of a study of an event may ask for."""
+
+    file: ImpactFile
+    study: ImpactStudy
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Tables and grids."""
+        return Sources(self.study, self.file.root)
+
+    @cached_property
+    def found(self) -> Series:
+        """Outcome and controls, as they are read from the files."""
+        return read_series(self.study, self.sources)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Outcome and controls, as the first stage left them."""
+        table = pd.read_csv(
+            self.folder / "series.csv", index_col="time", parse_dates=["time"],
+            float_precision="round_trip",
+        )  # fmt: skip
+        return table.astype(float)
+
+    @property
+    def outcome(self) -> pd.Series[float]:
+        """The outcome in its units."""
+        return self.frame[OUTCOME].rename(self.study.report.outcome or self.study.outcome.series)
+
+    @property
+    def controls(self) -> pd.DataFrame:
+        """Controls, a column each."""
+        return self.frame.drop(columns=[OUTCOME, SEEN])
+
+    def estimate(
+        self, model: ModelSection | None = None, controls: list[str] | None = None
+    ) -> Impact:
+        """Estimate the effect; the same data and seed give the same numbers.
+
+        Parameters
+        ----------
+        model
+            Instead of the study's own.
+        controls
+            Names of those to use; default all.
+        """
+        from eocausal.estimators.impact import bsts
+
+        study = self.study
+        section = model or study.model
+        names = list(self.controls.columns) if controls is None else controls
+        variance = None
+        if study.outcome.weigh_looks:
+            variance = 1.0 / self.frame[SEEN].clip(lower=1e-3)
+        return bsts(
+            self.outcome, event_of(study), self.controls[names] if names else None,
+            model=model_of(section), learn_until=study.event.learn_until, variance=variance,
+            draws=section.draws, seed=study.seed, level=section.level,
+        )  # fmt: skip
+
+    @cached_property
+    def impact(self) -> Impact:
+        """The effect under the study's own model."""
+        return self.estimate()
