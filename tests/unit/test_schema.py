@@ -28,7 +28,7 @@ from eocausal.studies.records import (
     study_schema,
     write_estimates,
 )
-from eocausal.studies.schema import BasisChoice, Ingestion
+from eocausal.studies.schema import BasisChoice, Opening
 from eocausal.studies.schema_evaluation import Evaluation
 from eocausal.studies.schema_imagery import CompositeChoice, MaskChoice, StatisticChoice
 from eocausal.studies.template import write_template
