@@ -391,16 +391,24 @@ class EffectPath:
     observed
         (T,) the outcome.
     counterfactual
-        (draws, T) draws of the outcome without the event.
+        (draws, T) draws of the outcome without the event; NaN where nothing can be predicted.
     post
         (T,) True where the event is counted.
+    level
+        Probability of the intervals.
     """
 
-    time: pd.DatetimeIndex
+    time: pd.Index
     observed: NDArray[np.float64]
     counterfactual: NDArray[np.float64]
     post: NDArray[np.bool_]
     level: float = 0.95
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """(T,) True where the event is counted and there are a value and a prediction."""
+        predicted = np.isfinite(self.counterfactual).all(axis=0)
+        return np.asarray(self.post & np.isfinite(self.observed) & predicted)
 
     @property
     def pointwise(self) -> NDArray[np.float64]:
@@ -410,35 +418,56 @@ class EffectPath:
     @property
     def cumulative(self) -> NDArray[np.float64]:
         """(draws, T) draws of the running sum of the effect over the post-period."""
-        return np.cumsum(np.where(self.post, np.nan_to_num(self.pointwise), 0.0), axis=1)
+        return np.cumsum(np.where(self.counted, np.nan_to_num(self.pointwise), 0.0), axis=1)
 
     def average(self) -> dict[str, float]:
-        """Mean effect over the observed post-period times, with interval and tail probability."""
-        use = self.post & np.isfinite(self.observed)
-        draws = self.pointwise[:, use].mean(axis=1)
-        low, high = np.quantile(draws, [0.5 - self.level / 2, 0.5 + self.level / 2])
-        tail = min((draws <= 0).sum(), (draws >= 0).sum())
+        """Mean effect over the counted times, with interval and two-sided tail probability."""
+        use = self.counted
+        return self._told(self.pointwise[:, use].mean(axis=1), int(use.sum()))
+
+    def relative(self) -> dict[str, float]:
+        """Effect over the counted times as a share of what would have been, with interval.
+
+        All NaN where what would have been may be zero: nothing relates to zero.
+        """
+        use = self.counted
+        total = self.counterfactual[:, use].sum(axis=1)
+        if not use.any() or total.min() <= 0 <= total.max():
+            total = np.full_like(total, np.nan)
+        return self._told(self.observed[use].sum() / total - 1.0, int(use.sum()))
+
+    def _told(self, draws: NDArray[np.float64], n: int) -> dict[str, float]:
+        low, high = np.quantile(draws, self._ends)
         return {
             "estimate": float(draws.mean()),
             "std_error": float(draws.std(ddof=1)),
             "ci_low": float(low),
             "ci_high": float(high),
-            "p_value": float(min(1.0, 2 * (1 + tail) / (1 + draws.size))),
-            "n": int(use.sum()),
+            "p_value": float(_two_sided(draws)),
+            "n": n,
         }
 
+    @property
+    def _ends(self) -> list[float]:
+        return [0.5 - self.level / 2, 0.5 + self.level / 2]
+
     def to_frame(self) -> pd.DataFrame:
-        """Return a row per time: observed, counterfactual and effect with intervals."""
-        ends = [0.5 - self.level / 2, 0.5 + self.level / 2]
+        """Return a row per time: observed, counterfactual and effects with intervals.
+
+        ``p_value`` is the two-sided tail probability of the effect at that time alone: of many
+        times some are small by chance.
+        """
         frame = pd.DataFrame({"observed": self.observed}, index=self.time)
         for name, draws in (
             ("counterfactual", self.counterfactual),
             ("effect", self.pointwise),
             ("cumulative", self.cumulative),
         ):
-            low, high = np.quantile(draws, ends, axis=0)
+            low, high = np.quantile(draws, self._ends, axis=0)
             frame[name] = draws.mean(axis=0)
             frame[f"{name}_low"], frame[f"{name}_high"] = low, high
+        frame["p_value"] = _two_sided(self.pointwise)
+        frame["post"] = self.post
         return frame
 
     def __repr__(self) -> str:
@@ -447,3 +476,10 @@ class EffectPath:
             f"EffectPath({len(self.time)} times, average {a['estimate']:.4g} "
             f"[{a['ci_low']:.4g}, {a['ci_high']:.4g}], p = {a['p_value']:.3g})"
         )
+
+
+def _two_sided(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twice the smaller tail beyond zero, the observed counted in; NaN where a draw is."""
+    tail = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
+    share = np.minimum(1.0, 2.0 * (1 + tail) / (1 + len(draws)))
+    return np.asarray(np.where(np.isnan(draws).any(axis=0), np.nan, share))

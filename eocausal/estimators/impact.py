@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,42 +13,57 @@ from numpy.typing import NDArray
 
 from eocausal.designs import Event
 from eocausal.effects import EffectPath
-from eocausal.errors import AlignmentError, DuplicateIdError, EstimationError, OutcomeError
+from eocausal.errors import EstimationError, OutcomeError
+from eocausal.estimators.impact_alignment import Aligned, align
+from eocausal.estimators.impact_calendar import plain_times
+from eocausal.estimators.impact_input import series_of, table_of
+from eocausal.estimators.impact_looks import Looks
+from eocausal.estimators.impact_predictive import FitChecks, check_fit
+from eocausal.estimators.impact_record import impact_record
+from eocausal.estimators.impact_report import impact_report
 from eocausal.estimators.impact_summary import ImpactSummary, summarise
+from eocausal.estimators.impact_transforms import Transform
+from eocausal.estimators.impact_windows import EventRow
 from eocausal.estimators.impact_words import effect_table
 from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
+from eocausal.estimators.structural_result import StructuralFit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from eocausal.estimators.impact_input import Controls, Outcome
 
 __all__ = ["Impact", "ImpactRequest", "bsts"]
 
 Float64 = NDArray[np.float64]
-HUNDRED = (80.0, 125.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImpactRequest:
     """What was asked, so that checks can ask again with something changed (``replace(...).run()``).
 
-    The fields are the arguments of :func:`bsts`.
+    The fields are the arguments of :func:`bsts`, outcome and controls as pandas.
     """
 
     outcome: pd.Series
-    event: Event
+    event: Event | EventRow | Sequence[Event | EventRow]
     controls: pd.DataFrame | None
     model: StructuralModel
-    learn_until: str | None
-    variance: pd.Series | None
+    learn_until: str | int | None
+    variance: pd.Series | Looks | None
     draws: int
     seed: int
     level: float
+    transform: Transform | None = None
 
     def run(self) -> Impact:
         """Estimate."""
         return bsts(
             self.outcome, self.event, self.controls, model=self.model,
             learn_until=self.learn_until, variance=self.variance, draws=self.draws,
-            seed=self.seed, level=self.level,
+            seed=self.seed, level=self.level, transform=self.transform,
         )  # fmt: skip
 
 
@@ -60,13 +78,23 @@ class Impact:
     path
         Observed values against draws of what would have been, residual included.
     expected
-        (draws, T) the same draws without the residual.
+        (draws, T) the same draws without the residual; with a transform, as they are in the path.
     effects
-        Average, cumulative and relative effects.
+        Average, cumulative and relative effects over all counted times.
     inclusion
         Probability that each control is in the model.
     model, engine
         What the series was taken to be made of, and how the posterior was computed.
+    by_event
+        Effects over the window of each event, by its date.
+    before
+        (T,) True for times learned from.
+    fit_checks
+        Whether the model could have made the series before the event.
+    step
+        What one step of the calendar is, in words.
+    said
+        What was done to the data and noticed on the way.
     """
 
     request: ImpactRequest
@@ -76,78 +104,172 @@ class Impact:
     inclusion: pd.Series
     model: StructuralModel
     engine: Engine
+    by_event: dict[str, ImpactSummary]
+    before: NDArray[np.bool_]
+    fit_checks: FitChecks
+    step: str = "row"
+    said: tuple[str, ...] = ()
 
-    def summary(self) -> str:
-        """Say the effects in a table."""
-        return effect_table(self.effects, self.path.level)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done, what could not be said, and what does not fit."""
+        return (*self.said, *self.effects.notes, *self.fit_checks.doubts)
+
+    @property
+    def name(self) -> str:
+        """Name of the outcome."""
+        return str(self.request.outcome.name or "the outcome")
+
+    @property
+    def unit(self) -> str:
+        """Unit of the outcome (``outcome.attrs["units"]``), or empty."""
+        return str(self.request.outcome.attrs.get("units", ""))
+
+    def summary(self, kind: str = "table") -> str:
+        """Say the effects: a ``"table"``, or a ``"report"`` in words.
+
+        Raises
+        ------
+        EstimationError
+            If ``kind`` is neither.
+        """
+        if kind == "table":
+            tables = [effect_table(self.effects, self.path.level)]
+            if len(self.by_event) > 1:
+                tables += [
+                    f"Event {name}\n{effect_table(found, self.path.level)}"
+                    for name, found in self.by_event.items()
+                ]
+            return "\n\n".join(tables)
+        if kind == "report":
+            return impact_report(self)
+        raise EstimationError(
+            f"There is no summary {kind!r}.",
+            cause="Known are 'table' and 'report'.",
+            next_step="Write one of these.",
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per time: observed, counterfactual and effects with intervals."""
+        return self.path.to_frame()
+
+    def record(self) -> dict[str, Any]:
+        """Return what ``eocausal impact --json`` prints."""
+        return impact_record(self)
+
+    def held_out(self, share: float = 0.25) -> Impact:
+        """Predict the last part of the times before the event as if an event began there.
+
+        Nothing happened, so the interval of the average effect should hold zero, and those of
+        single times most values.
+
+        Raises
+        ------
+        OutcomeError
+            If too little is left to learn from.
+        """
+        times = self.path.time[self.before & np.isfinite(self.path.observed)]
+        cut = round(len(times) * (1.0 - share))
+        if not 0.0 < share < 1.0 or cut < 1 or cut >= len(times):
+            raise OutcomeError(
+                f"A share of {share} of {len(times)} times cannot be held out.",
+                cause="Both parts need times.",
+                next_step="Hold out between 0.1 and 0.5.",
+            )
+        own = plain_times(self.request.outcome.index, "The outcome")
+        first, last = map(int, own.get_indexer(times[[cut, -1]]))
+        shorter = self.request.outcome.iloc[: last + 1]
+        return replace(self.request, outcome=shorter, event=EventRow(first), learn_until=None).run()
+
+    def plot(self) -> Figure:
+        """Draw observed and counterfactual, pointwise and cumulative effects."""
+        figure: Figure = import_module("eocausal.reports.impact_plot").impact_figure(self)
+        return figure
 
     def __repr__(self) -> str:
         return f"Impact({self.engine}, {self.model.prior!r}: {self.effects!r})"
 
 
 def bsts(
-    outcome: pd.Series,
-    event: Event,
-    controls: pd.DataFrame | None = None,
+    outcome: Outcome,
+    event: Event | EventRow | Sequence[Event | EventRow],
+    controls: Controls | None = None,
     *,
     model: StructuralModel | None = None,
-    learn_until: str | None = None,
-    variance: pd.Series | None = None,
+    learn_until: str | int | None = None,
+    variance: pd.Series | Looks | None = None,
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    transform: Transform | None = None,
 ) -> Impact:
     """Estimate the effect of an event on a series with a Bayesian structural time series.
 
     Parameters
     ----------
     outcome
-        Series over increasing dates, one step of the model each; NaN where missing.
+        Series over increasing dates or rows, NaN where missing: pandas, a DataArray over ``time``,
+        or a panel cut to one neighborhood and variable. Steps of its calendar without a row are
+        put in as missing.
     event
-        First and last date that count as after the event.
+        First and last date that count as after the event, or :class:`EventRow` for a series without
+        dates; or several of them, each counted over its own window. Only times before the first
+        are learned from.
     controls
-        Columns the event did not reach, matched by date. Times with a missing one are left out.
+        Series the event did not reach, matched by date (years, quarters and months by
+        themselves). Times with a missing one are neither learned from nor counted.
     model
         Our default if not given: level, autocorrelated residual and controls.
     learn_until
-        Last date to learn from, if there is to be a gap before the event.
+        Last date, or row, to learn from, if there is to be a gap before the event.
     variance
-        Relative variance of the residual at each date, such as one over the number of valid looks.
+        Relative variance of the residual at each date, or :class:`Looks`; with a transform, on
+        the scale of the model.
     seed
         Fixes the random numbers.
     level
         Probability of the intervals.
+    transform
+        ``Log()`` or ``Logit()`` to model the outcome on that scale; effects are on its own.
+        Controls are taken as they are.
 
     Raises
     ------
     DuplicateIdError
         If a date occurs twice.
     AlignmentError
-        If dates are not increasing, or a control shares none with the outcome.
+        If times are not increasing or do not fit the event, or a control shares none with the
+        outcome.
+    PanelError
+        If the outcome is more than one series, or its times are irregular.
     DesignError
         If the event leaves no time before or after it.
     EstimationError
-        If a control is the outcome, or a series changes its unit.
+        If a control is the outcome or does not vary, or a series changes its unit.
     OutcomeError
-        If the outcome is constant or too short before the event.
+        If the outcome is constant or too short before the event, or has no value on the scale of
+        the transform.
     """
     decided = StructuralModel() if model is None else model
-    times = _times(outcome)
-    post = event.post(times)
-    before = np.asarray(times < pd.Timestamp(event.when))
-    if learn_until is not None:
-        before &= np.asarray(times <= pd.Period(learn_until).end_time)
-    y = outcome.to_numpy(dtype=float)
-    table = None if controls is None else _matched(controls, times)
-    _check_units(str(outcome.name or "The outcome"), y, before, post)
-    for name in [] if table is None else table.columns:
-        x = table[name].to_numpy(dtype=float) if table is not None else y
-        _check_units(f"Control {name}", x, before, post)
-        _check_own(str(name), x, y)
+    request = ImpactRequest(
+        series_of(outcome), event, table_of(controls), decided, learn_until, variance, draws, seed,
+        level, transform,
+    )  # fmt: skip
+    data = align(
+        request.outcome, event, request.controls,
+        learn_until=learn_until, variance=variance, transform=transform,
+    )  # fmt: skip
+    compatible = isinstance(decided.prior, CompatiblePrior)
+    part = data.from_first_value() if compatible else slice(None)
+    fit = _fitted(data, part, decided)
+    return _told(request, data, part, fit)
+
+
+def _fitted(data: Aligned, part: slice, model: StructuralModel) -> StructuralFit:
+    controls = None if data.controls is None else data.controls.to_numpy(dtype=float)[part]
     fit = fit_structural(
-        y[None], before, decided,
-        controls=None if table is None else table.to_numpy(dtype=float),
-        variance=None if variance is None else variance.reindex(times).to_numpy(dtype=float),
+        data.modelled[None, part], data.windows.before[part], model, controls=controls,
+        variance=None if data.variance is None else data.variance[part],
     )  # fmt: skip
     if fit.refused:
         raise OutcomeError(
@@ -155,80 +277,33 @@ def bsts(
             cause="Nothing can be learned of how it varies.",
             next_step="Give more values before the event, or fewer controls and no season.",
         )
-    paths = fit.paths(0, draws=draws, seed=seed)
-    path = EffectPath(times, y, paths.replicate, post, level)
-    names = [] if table is None else list(table.columns)
-    request = ImpactRequest(
-        outcome, event, controls, decided, learn_until, variance, draws, seed, level
-    )
-    return Impact(
-        request, path, paths.expected,
-        summarise(path, paths.expected, compatible=isinstance(decided.prior, CompatiblePrior)),
-        pd.Series(fit.inclusion()[0], index=names, dtype=float), decided, fit.engine,
+    return fit
+
+
+def _told(request: ImpactRequest, data: Aligned, part: slice, fit: StructuralFit) -> Impact:
+    """Draw paths, turn them back to the scale of the outcome, and say what they say."""
+    paths = fit.paths(0, draws=request.draws, seed=request.seed)
+    shape = (request.draws, len(data.y))
+    expected, replicate = (np.full(shape, np.nan) for _ in range(2))
+    expected[:, part], replicate[:, part] = paths.expected, paths.replicate
+    compatible = isinstance(request.model.prior, CompatiblePrior)
+    checks = check_fit(
+        data.modelled, expected, replicate, data.windows.before, period=data.regular.period,
+        variance=data.variance, seasonal=bool(request.model.seasons), learned=not compatible,
+        times=data.regular.times,
     )  # fmt: skip
-
-
-def _times(outcome: pd.Series) -> pd.DatetimeIndex:
-    if not isinstance(outcome.index, pd.DatetimeIndex):
-        raise AlignmentError(
-            f"The outcome is indexed by {type(outcome.index).__name__}.",
-            cause="The event is a date.",
-            next_step="Set the dates as index, e.g. with pandas.to_datetime.",
-        )
-    repeated = outcome.index[outcome.index.duplicated()]
-    if len(repeated):
-        raise DuplicateIdError(
-            f"{len(repeated)} dates of the outcome occur twice, such as {repeated[0]:%Y-%m-%d}.",
-            cause="A series has one value at a time.",
-            next_step="Average them, or correct the dates.",
-        )
-    if not outcome.index.is_monotonic_increasing:
-        raise AlignmentError(
-            "The dates of the outcome do not increase.",
-            cause="The order of values is the order of time.",
-            next_step="Sort the series by its index.",
-        )
-    return outcome.index
-
-
-def _matched(controls: pd.DataFrame, times: pd.DatetimeIndex) -> pd.DataFrame:
-    if not controls.index.is_unique:
-        raise DuplicateIdError(
-            "A date of the controls occurs twice.",
-            cause="A series has one value at a time.",
-            next_step="Average them, or correct the dates.",
-        )
-    if not controls.index.isin(times).any():
-        raise AlignmentError(
-            "The controls have no date in common with the outcome.",
-            cause="They are matched by date.",
-            next_step="Give both the same dates, such as the first day of each month.",
-        )
-    return controls.reindex(times)
-
-
-def _check_units(name: str, x: Float64, before: NDArray[np.bool_], post: NDArray[np.bool_]) -> None:
-    """Refuse a series that is a hundred times as large on one side of the event."""
-    sides = [x[side & np.isfinite(x)] for side in (before, post)]
-    if not all(len(side) for side in sides):
-        return
-    first, second = (float(np.median(side)) for side in sides)
-    ratio = abs(second / first) if first and second else 1.0
-    if HUNDRED[0] <= max(ratio, 1.0 / ratio) <= HUNDRED[1]:
-        raise EstimationError(
-            f"{name} has a median of {first:.4g} before and {second:.4g} after the event.",
-            cause="A factor near 100 looks like two units, such as m-1 and 10^-2 m-1.",
-            next_step="Bring all values to one unit.",
-        )
-
-
-def _check_own(name: str, x: Float64, y: Float64) -> None:
-    both = np.isfinite(x) & np.isfinite(y)
-    if both.sum() < 3 or not (x[both].std() and y[both].std()):
-        return
-    if abs(np.corrcoef(x[both], y[both])[0, 1]) > 1.0 - 1e-12:
-        raise EstimationError(
-            f"Control {name} is the outcome, in the same or another unit.",
-            cause="It knows the effect, so that none would be found.",
-            next_step="Leave it out.",
-        )
+    if request.transform is not None:
+        replicate = request.transform.back(replicate)
+        expected = replicate
+    path = EffectPath(data.regular.times, data.y, replicate, data.windows.post, request.level)
+    each = zip(data.windows.names, data.windows.each, strict=True)
+    by_event = {
+        name: summarise(replace(path, post=mask), expected, compatible=compatible)
+        for name, mask in each
+    }
+    names = [] if data.controls is None else list(data.controls.columns)
+    return Impact(
+        request, path, expected, summarise(path, expected, compatible=compatible),
+        pd.Series(fit.inclusion()[0], index=names, dtype=float), request.model, fit.engine,
+        by_event, data.windows.before, checks, data.regular.step, data.notes,
+    )  # fmt: skip

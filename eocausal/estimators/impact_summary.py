@@ -45,9 +45,18 @@ class ImpactSummary:
     n: int
     notes: tuple[str, ...] = ()
 
+    def row(self, name: str = "average") -> dict[str, float]:
+        """Return a row of the table as plain numbers."""
+        values = self.table.loc[name].to_numpy(dtype=float)
+        return dict(zip(map(str, self.table.columns), map(float, values), strict=True))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a copy of the table."""
+        return self.table.copy()
+
     def __repr__(self) -> str:
-        row = dict(zip(self.table.columns, self.table.to_numpy()[0], strict=True))
-        total = float(self.table["effect"].iloc[1])
+        row = self.row()
+        total = self.row("cumulative")["effect"]
         return (
             f"ImpactSummary(average {row['effect']:.4g} "
             f"[{row['effect_low']:.4g}, {row['effect_high']:.4g}], relative "
@@ -76,8 +85,7 @@ def summarise(
     OutcomeError
         If no counted time has both a value and a prediction.
     """
-    drawn = np.isfinite(path.counterfactual).all(0)
-    use = path.post & np.isfinite(path.observed) & drawn
+    use = path.counted
     if not use.any():
         raise OutcomeError(
             "No time after the event has a value and a prediction.",
@@ -91,7 +99,10 @@ def summarise(
     notes: list[str] = []
     left_out = int(path.post.sum()) - n
     if left_out:
-        notes.append(f"{left_out} times after the event have no value or no prediction.")
+        notes.append(
+            f"{left_out} of {path.post.sum()} times after the event are not counted: they have no "
+            "value, or no prediction."
+        )
     ends = [0.5 - path.level / 2, 0.5 + path.level / 2]
     relative, reason = _relative(observed, totals, ends)
     notes.extend([reason] if reason else [])
@@ -114,7 +125,7 @@ def summarise(
 
 
 def _relative(observed: float, totals: Float64, ends: list[float]) -> tuple[dict[str, float], str]:
-    """Relative effect with its spread, or NaN and the reason."""
+    """Relative effect with its spread, and what must be known to read it (NaN and why)."""
     names = ("relative", "relative_sd", "relative_low", "relative_high")
     if totals.min() <= 0 <= totals.max():
         reason = "No relative effect: the prediction may be zero, and nothing relates to zero."
@@ -122,4 +133,7 @@ def _relative(observed: float, totals: Float64, ends: list[float]) -> tuple[dict
     ratio = observed / totals - 1.0
     low, high = np.quantile(ratio, ends)
     found = (ratio.mean(), ratio.std(ddof=1), low, high)
-    return {name: float(value) for name, value in zip(names, found, strict=True)}, ""
+    reason = ""
+    if totals.max() < 0:
+        reason = "The prediction is below zero: a negative relative effect is one towards zero."
+    return {name: float(value) for name, value in zip(names, found, strict=True)}, reason
