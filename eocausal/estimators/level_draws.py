@@ -1,25 +1,30 @@
 """Draws of whole paths from the posterior of a walking level with autocorrelated residual.
 
 A draw takes a cell and a set of regressors by their weight, s^2 and the coefficients from their
-exact laws, and corrects a path drawn from the model alone by the conditional mean given the data
-(Durbin & Koopman 2012, section 4.9.1, with the dense covariances of the grid).
-Random numbers come from a counter (Philox) keyed by seed and series, a row for each draw: a draw
-is the same whatever series are beside it and however many draws follow.
+exact laws, then the level at the last observed time, and goes on from there: the times after it
+need nothing else. The times before are drawn backward from that level (Fruhwirth-Schnatter 1994,
+Journal of Time Series Analysis 15:183), and only when they are asked for. Seasonal effects that
+change are drawn by :mod:`eocausal.estimators.season_draws`.
+
+Random numbers come from counters (Philox) keyed by seed and series, a row for each draw: a draw is
+the same whatever series are beside it and however many draws follow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 from scipy.signal import lfilter
 
-from eocausal.estimators.level_grid import GridPosterior
-from eocausal.estimators.level_spectrum import Spectrum, season_responses
+from eocausal.estimators.level_chain import chain_of
+from eocausal.estimators.level_grid import START_PRECISION, GridPosterior
+from eocausal.estimators.season_draws import SeasonConditional
 
-__all__ = ["Paths", "draw_paths"]
+__all__ = ["PathDraws", "Paths", "draw_paths"]
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -56,99 +61,213 @@ def draw_paths(
     seed, key
         Together they fix the random numbers; ``key`` names the series.
     """
-    grid = posterior.grid
-    pick, rng = (
-        np.random.Generator(np.random.Philox(key=[seed, key], counter=[0, 0, 0, stream]))
-        for stream in (0, 1)
-    )
-    times, sets = len(grid.design), grid.sets.included.shape[0]
-    columns = grid.design.shape[1]
-    choice = pick.random((draws, 2))
-    normal = rng.standard_normal((draws, columns + 4 * times))
-    weight = posterior.weight[series].ravel()
-    which = np.searchsorted(np.cumsum(weight) / weight.sum(), choice[:, 0], side="right")
-    cell, chosen = np.divmod(np.minimum(which, weight.size - 1), sets)
-    sd = np.sqrt(_variances(posterior, series, cell, chosen, choice[:, 1]))[:, None]
-    beta = _coefficients(posterior, series, cell, chosen, sd, normal[:, :columns])
-    mean = beta @ grid.design.T
-    gap = (y - mean[:, grid.times]) / sd
-    state, noise = np.empty_like(mean), np.empty_like(mean)
-    kind, step = np.divmod(cell, len(grid.prior.q))
-    past = np.arange(times) <= grid.times[-1]
-    for at, (rotation, weights, _) in enumerate(grid.parts()):
-        mine = np.flatnonzero(kind == at)
-        if not mine.size:
-            continue
-        given = _Conditional(
-            rotation, weights[step[mine]], grid.prior.q[step[mine], None], grid.times, grid.variance
+    return PathDraws(posterior, series, y, draws=draws, seed=seed, key=key).paths
+
+
+class PathDraws:
+    """Draws of one series; the times after the last observed one alone, or all.
+
+    Parameters are those of :func:`draw_paths`.
+    """
+
+    def __init__(
+        self,
+        posterior: GridPosterior,
+        series: int,
+        y: Float64,
+        *,
+        draws: int,
+        seed: int,
+        key: int,
+    ) -> None:
+        self.posterior, self.series, self.y, self.draws = posterior, series, y, draws
+        self._key = [seed, key]
+        grid = posterior.grid
+        weight = posterior.weight[series].ravel()
+        choice = self._stream(0).random((draws, 2))
+        which = np.searchsorted(np.cumsum(weight) / weight.sum(), choice[:, 0], side="right")
+        sets = grid.sets.included.shape[0]
+        self.cell, self.chosen = np.divmod(np.minimum(which, weight.size - 1), sets)
+        self.kind, self.step = np.divmod(self.cell, grid.prior.q.size)
+        self.sd = np.sqrt(self._variances(choice[:, 1]))[:, None]
+        self.beta = self._coefficients(
+            self._stream(1).standard_normal((draws, grid.design.shape[1]))
         )
-        numbers = np.split(normal[mine, columns:], 4, axis=1)
-        state[mine], ahead = given.draw(gap[mine], numbers)
-        noise[mine] = np.where(past, given.noise(numbers[3]), ahead)
-    expected = mean + sd * state
-    return Paths(expected, expected + sd * noise)
+        self.last = int(grid.times[-1])
 
+    def _stream(self, number: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, number]))
 
-def _variances(
-    posterior: GridPosterior, series: int, cell: Int64, chosen: Int64, uniform: Float64
-) -> Float64:
-    """Draw s^2 from inverse-gamma laws cut off at their bounds, by inversion."""
-    scale = posterior.scale[series][cell, chosen]
-    inside = posterior.inside()[series][cell, chosen]
-    return np.asarray(scale / special.gammainccinv(posterior.shape, uniform * inside))
+    @property
+    def _moving_season(self) -> bool:
+        return any(r.residual.season_sd > 0 for r in self.posterior.grid.rotations)
 
+    @cached_property
+    def paths(self) -> Paths:
+        """All times."""
+        if self._moving_season:
+            return self._with_season()
+        before, after = self._behind(), self.ahead
+        return Paths(
+            np.concatenate([before.expected, after.expected], 1),
+            np.concatenate([before.replicate, after.replicate], 1),
+        )
 
-def _coefficients(
-    posterior: GridPosterior, series: int, cell: Int64, chosen: Int64, sd: Float64, normal: Float64
-) -> Float64:
-    """Draw coefficients ``(draws, k)``; those of columns left out are zero."""
-    grid = posterior.grid
-    pairs, back = np.unique(np.stack([cell, chosen], 1), axis=0, return_inverse=True)
-    gram = grid.grams[pairs[:, 0]] + grid.sets.precision
-    if np.isfinite(grid.prior.start_var):
-        gram[:, 0, 0] += posterior.start[series]
-    member = grid.sets.included[pairs[:, 1]]
-    gram = np.where(member[:, :, None] & member[:, None, :], gram, 0.0)
-    gram = gram + np.eye(gram.shape[-1]) * ~member[:, None, :]
-    root = np.linalg.inv(np.linalg.cholesky(gram))
-    noise = np.einsum("dlk,dl->dk", root[back.ravel()], normal)
-    center = posterior.coefficients[series][cell, chosen]
-    return np.asarray(center + sd * noise * grid.sets.included[chosen])
+    @cached_property
+    def ahead(self) -> Paths:
+        """The times after the last observed one, the same as in ``paths``."""
+        if self._moving_season:
+            every = self.paths
+            return Paths(every.expected[:, self.last + 1 :], every.replicate[:, self.last + 1 :])
+        grid, end = self.posterior.grid, self._end
+        design = grid.design[self.last + 1 :]
+        steps, shocks = np.split(
+            self._stream(3).standard_normal((self.draws, 2 * len(design))), 2, 1
+        )
+        walk = np.cumsum(steps, 1)
+        walk *= grid.prior.q[self.step, None]
+        walk += end[:, None]
+        expected = self.beta @ design.T + self.sd * walk
+        residual = (self.y[-1] - self.beta @ grid.design[self.last]) / self.sd[:, 0] - end
+        root = np.ones(len(grid.design)) if grid.variance is None else np.sqrt(grid.variance)
+        noise = self._residuals(shocks, residual / root[self.last])
+        noise *= self.sd * root[self.last + 1 :]
+        return Paths(expected, expected + noise)
 
+    def _variances(self, uniform: Float64) -> Float64:
+        """Draw s^2 from inverse-gamma laws; those beyond their bound again, within it."""
+        posterior = self.posterior
+        scale = posterior.scale[self.series][self.cell, self.chosen]
+        bound = posterior.grid.prior.max_var.ravel()[self.cell]
+        gamma = self._stream(2).standard_gamma(posterior.shape, self.draws)
+        least = scale / bound
+        for at in np.flatnonzero(gamma < least):
+            inside = special.gammaincc(posterior.shape, least[at])
+            gamma[at] = special.gammainccinv(posterior.shape, uniform[at] * inside)
+        return np.asarray(scale / gamma)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Conditional:
-    """Level, season and residual of scale one given their sum at the observed times."""
+    def _coefficients(self, normal: Float64) -> Float64:
+        """Draw coefficients ``(draws, k)``; those of columns left out are zero."""
+        posterior, grid = self.posterior, self.posterior.grid
+        sets = len(grid.sets.included)
+        pairs, back = np.unique(self.cell * sets + self.chosen, return_inverse=True)
+        cell, chosen = np.divmod(pairs, sets)
+        cov = grid.inverse[cell, chosen]
+        if not grid.prior.start_is_flat:
+            shift = posterior.start[self.series] - START_PRECISION
+            first = cov[:, 0]
+            factor = shift / (1.0 + shift * first[:, :1])
+            cov = cov - factor[..., None] * first[:, :, None] * first[:, None, :]
+        member = grid.sets.included[chosen]
+        root = np.linalg.cholesky(cov + np.eye(cov.shape[-1]) * ~member[:, None, :])
+        noise = np.einsum("dkl,dl->dk", root[back], normal)
+        center = posterior.coefficients(self.series, cell, chosen)[back]
+        return np.asarray(center + self.sd * noise * member[back])
 
-    rotation: Spectrum
-    weights: Float64
-    q: Float64
-    times: Int64
-    variance: Float64 | None
+    @cached_property
+    def _end(self) -> Float64:
+        """(draws,) walk at the last observed time, over s, given the values."""
+        grid = self.posterior.grid
+        q2 = grid.prior.q**2
+        mean, var = [], []
+        for at, rotation in enumerate(grid.rotations):
+            load = rotation.rotation @ np.minimum(grid.times, self.last)
+            weighted = grid.weights[at] * load
+            columns = np.column_stack([self.posterior.rotated[at][self.series], grid.turned[at]])
+            mean.append(q2[:, None] * (weighted @ columns))
+            var.append(q2 * (self.last - q2 * (weighted @ load)))
+        center, spread = np.concatenate(mean)[self.cell], np.concatenate(var)[self.cell]
+        given = (center[:, 0] - (center[:, 1:] * self.beta).sum(1)) / self.sd[:, 0]
+        normal = self._stream(4).standard_normal(self.draws)
+        return np.asarray(given + np.sqrt(np.maximum(spread, 0.0)) * normal)
 
-    def draw(self, total: Float64, numbers: list[Float64]) -> tuple[Float64, Float64]:
-        """Return (draws, T) level with season, zero at time 0, and residual."""
-        residual, every = self.rotation.residual, np.arange(numbers[0].shape[1])
-        steps = np.where(every > 0, numbers[0], 0.0)
-        state = self.q * np.cumsum(steps, 1)
-        noise = self.noise(numbers[1])
-        if residual.season_sd:
-            shocks = residual.season_sd * numbers[2]
-            state += shocks @ season_responses(residual.period, len(every)).T
-        gap = total - (state + noise)[:, self.times]
-        turn = self.rotation.rotation
-        loads = ((gap @ turn.T) * self.weights) @ turn
-        placed = np.zeros_like(state)
-        placed[:, self.times] = loads
-        later = np.where(every > 0, np.cumsum(placed[:, ::-1], 1)[:, ::-1], 0.0)
-        state += self.q**2 * np.cumsum(later, 1)
-        if residual.season_sd:
-            state += loads @ residual.season_cov(self.times, every)
-        return state, noise + loads @ residual.noise_cov(self.times, every, self.variance)
+    def _residuals(self, shocks: Float64, before: Float64 | None) -> Float64:
+        """Return residuals from standard normal numbers (draws, H), after one or stationary."""
+        out = shocks
+        for at, rotation in enumerate(self.posterior.grid.rotations):
+            phi, mine = rotation.residual.phi, np.flatnonzero(self.kind == at)
+            if not phi or not mine.size:
+                continue
+            first = 1.0 if before is None else np.sqrt(1.0 - phi**2)
+            size = np.append(first, np.full(shocks.shape[1] - 1, np.sqrt(1.0 - phi**2)))
+            state = np.zeros((mine.size, 1)) if before is None else phi * before[mine, None]
+            out[mine] = lfilter([1.0], [1.0, -phi], shocks[mine] * size, axis=1, zi=state)[0]
+        return out
 
-    def noise(self, numbers: Float64) -> Float64:
-        """Return stationary residuals from standard normal numbers ``(draws, T)``."""
-        phi = self.rotation.residual.phi
-        shocks = np.where(np.arange(numbers.shape[1]) > 0, np.sqrt(1.0 - phi**2), 1.0) * numbers
-        path = np.asarray(lfilter([1.0], [1.0, -phi], shocks, axis=1))
-        return path if self.variance is None else path * np.sqrt(self.variance)
+    def _behind(self) -> Paths:
+        """Return times up to the last observed one."""
+        grid, count = self.posterior.grid, self.last + 1
+        walk = np.zeros((count, self.draws))
+        walk[grid.times] = self._walk()
+        self._bridge(walk)
+        expected = self.beta @ grid.design[:count].T + self.sd * walk.T
+        noise = self._residuals(self._stream(6).standard_normal((self.draws, count)), None)
+        root = 1.0 if grid.variance is None else np.sqrt(grid.variance[:count])
+        return Paths(expected, expected + self.sd * root * noise)
+
+    def _walk(self) -> Float64:
+        """Return (n, draws) the walk at the observed times, over s, backward from its end."""
+        grid = self.posterior.grid
+        phi = np.array([r.residual.phi for r in grid.rotations])
+        moving = np.flatnonzero(grid.prior.q > 0)
+        calendar = np.zeros((1, self.last + 1), bool)
+        calendar[0, grid.times] = True
+        chain = chain_of(calendar, phi, grid.variance)
+        found = chain.eliminate(grid.prior.q[moving])
+        columns = np.column_stack([self.y, grid.design[grid.times]])[..., None]
+        solved = found.solve(chain.whitened(columns))[:, :, 0]
+        place = np.full(grid.prior.q.size, -1)
+        place[moving] = np.arange(moving.size)
+        at = place[self.step]
+        walk = np.zeros((len(columns), self.draws))
+        live = np.flatnonzero(at >= 0)
+        if not live.size:
+            return walk
+        loads = np.column_stack([np.ones(self.draws), -self.beta]) / self.sd
+        inverse = found.inverse[:, 0, self.kind[live], at[live]]
+        factor = found.factor[:, 0, self.kind[live], at[live]]
+        normal = self._stream(5).standard_normal((self.draws, len(columns)))[live].T
+        noise = np.sqrt(inverse) * normal
+        mean = np.empty_like(noise)
+        for cell in np.unique(self.cell[live]):
+            mine = np.flatnonzero(self.cell[live] == cell)
+            kind, step = divmod(int(cell), grid.prior.q.size)
+            mean[:, mine] = solved[:, :, kind, place[step]] @ loads[live[mine]].T
+        noise[-1] = self._end[live] - mean[-1]
+        for j in range(len(noise) - 2, -1, -1):
+            noise[j] -= factor[j + 1] * noise[j + 1]
+        walk[:, live] = mean + noise
+        return walk
+
+    def _bridge(self, walk: Float64) -> None:
+        """Fill (T, draws) at times without a value, between those with one, in place."""
+        times, q = self.posterior.grid.times, self.posterior.grid.prior.q[self.step]
+        missing = np.setdiff1d(np.arange(1, len(walk)), times)
+        normal = self._stream(7).standard_normal((self.draws, len(walk)))
+        for t in missing:
+            ahead = int(times[np.searchsorted(times, t)])
+            left = ahead - t + 1.0
+            walk[t] = walk[t - 1] + (walk[ahead] - walk[t - 1]) / left
+            walk[t] += q * np.sqrt((left - 1.0) / left) * normal[:, t]
+
+    def _with_season(self) -> Paths:
+        """Return all times with seasonal effects that change."""
+        grid = self.posterior.grid
+        mean = self.beta @ grid.design.T
+        gap = (self.y - mean[:, grid.times]) / self.sd
+        numbers = self._stream(3).standard_normal((self.draws, 4, len(grid.design)))
+        state, noise = np.empty_like(mean), np.empty_like(mean)
+        past = np.arange(len(grid.design)) <= self.last
+        for at, rotation in enumerate(grid.rotations):
+            mine = np.flatnonzero(self.kind == at)
+            if not mine.size:
+                continue
+            given = SeasonConditional(
+                rotation, grid.weights[at][self.step[mine]], grid.prior.q[self.step[mine], None],
+                grid.times, grid.variance,
+            )  # fmt: skip
+            parts = [numbers[mine, i] for i in range(4)]
+            state[mine], ahead = given.draw(gap[mine], parts)
+            noise[mine] = np.where(past, given.noise(parts[3]), ahead)
+        expected = mean + self.sd * state
+        return Paths(expected, expected + self.sd * noise)

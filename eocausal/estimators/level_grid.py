@@ -15,18 +15,18 @@ Forster 2004, chapter 11). The first column of Z is the level at time 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from eocausal.estimators.grid_weights import log_weights, normalised
 from eocausal.estimators.level_spectrum import Residual, Spectrum, walk_cov
+from eocausal.estimators.subset_inverses import subset_inverses
 from eocausal.estimators.t_mixture import TMixture
 
-__all__ = ["GridPosterior", "GridPrior", "LevelGrid", "RegressorSets"]
+__all__ = ["Contrast", "GridPosterior", "GridPrior", "LevelGrid", "RegressorSets"]
 
 Float64 = NDArray[np.float64]
 START_PRECISION = 0.5  # any value: the precision of each series replaces it
@@ -86,15 +86,10 @@ class RegressorSets:
     log_prior: Float64
     precision: Float64
 
-    def masked(self, gram: Float64) -> Float64:
-        """Return (..., sets, k, k) ``gram`` without the columns left out, which get a one."""
-        left_out = np.eye(self.included.shape[1]) * ~self.included[:, None, :]
-        return np.where(self.both, gram[..., None, :, :], 0.0) + left_out
-
     @property
-    def both(self) -> NDArray[np.bool_]:
-        """(sets, k, k) True where row and column are in the model."""
-        return self.included[:, :, None] & self.included[:, None, :]
+    def always(self) -> int:
+        """Number of columns, the first ones, that are in all sets."""
+        return int(np.argmin(np.append(self.included.all(0), False)))
 
     @property
     def flat(self) -> NDArray[np.bool_]:
@@ -107,6 +102,36 @@ class RegressorSets:
         gram = np.where(proper[:, :, None] & proper[:, None, :], self.precision, 0.0)
         gram = gram + np.eye(gram.shape[-1]) * ~proper[:, None, :]
         return np.asarray(np.linalg.slogdet(gram)[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contrast:
+    """Weighted sums of values that were not observed, as far as they do not depend on data.
+
+    Attributes
+    ----------
+    near, walk
+        For each residual (S, n), rotated: covariance of each sum with the residual at the observed
+        times, and with the walk per q^2.
+    loading
+        (S, cells, k) what each sum loads on the coefficients once the values are known.
+    spread
+        (S, cells) variance over s^2 of each sum given values and coefficients.
+    """
+
+    near: list[Float64]
+    walk: list[Float64]
+    loading: Float64
+    spread: Float64
+
+    def of(self, rows: NDArray[np.int64]) -> Contrast:
+        """Return the sums ``rows``; one alone stays as it is, to be shared by all series."""
+        if len(self.spread) == 1:
+            return self
+        return Contrast(
+            [part[rows] for part in self.near], [part[rows] for part in self.walk],
+            self.loading[rows], self.spread[rows],
+        )  # fmt: skip
 
 
 class LevelGrid:
@@ -138,50 +163,99 @@ class LevelGrid:
         self.rotations, self.prior, self.sets = rotations, prior, sets
         self.design, self.variance = design, variance
         self.times = np.flatnonzero(observed)
-        parts = list(self.parts())
-        self.grams = np.concatenate([az.T @ (d[:, :, None] * az) for _, d, az in parts])
-        self.log_det = np.concatenate([r.log_det - np.log(d).sum(1) for r, d, _ in parts])
-        self.inverse, self.log_det_precision = self._inverses()
+        square = prior.q[:, None] ** 2
+        self.weights = [1.0 / (1.0 + square * r.walk) for r in rotations]
+        self.turned = [r.rotation @ design[self.times] for r in rotations]
+        log_det, grams, self._loads = [], [], []
+        for rotation, d, az in zip(rotations, self.weights, self.turned, strict=True):
+            loads = (d[:, :, None] * az).swapaxes(0, 1).reshape(len(az), -1)
+            self._loads.append(loads)
+            grams.append((az.T @ loads).reshape(az.shape[1], len(d), -1).swapaxes(0, 1))
+            log_det.append(rotation.log_det - np.log(d).sum(1))
+        self.grams = np.concatenate(grams)
+        self.inverse, log_det_precision = self._inverses()
+        self.log_dets = np.concatenate(log_det)[:, None] + log_det_precision
+        self.log_prior = sets.log_prior + 0.5 * sets.log_det()
 
     def _inverses(self) -> tuple[Float64, Float64]:
         """Invert S_ZZ + W for each cell and set, by blocks: columns in all sets come first."""
-        always = int(np.argmin(np.append(self.sets.included.all(0), False)))
+        always = self.sets.always
         precision = self.grams + self.sets.precision
         if not self.prior.start_is_flat:
             precision[..., 0, 0] += START_PRECISION
         base = np.linalg.inv(precision[..., :always, :always])
         turned = base @ precision[..., :always, always:]
         rest = precision[..., always:, always:] - precision[..., always:, :always] @ turned
-        chosen = RegressorSets(self.sets.included[:, always:], self.sets.log_prior, rest)
-        rest = chosen.masked(rest)
-        inner = np.linalg.inv(rest)
-        inner = np.where(chosen.both, inner, 0.0)
-        log_det = np.linalg.slogdet(rest)[1]
+        inner, log_det = subset_inverses(rest, self.sets.included[:, always:])
         log_det = log_det + np.linalg.slogdet(precision[..., :always, :always])[1][:, None]
         side = -turned[:, None] @ inner
-        corner = base[:, None] - side @ turned.transpose(0, 2, 1)[:, None]
-        top = np.concatenate([corner, side], -1)
-        return np.concatenate(
-            [top, np.concatenate([side.swapaxes(-1, -2), inner], -1)], -2
-        ), log_det
-
-    def parts(self) -> Iterator[tuple[Spectrum, Float64, Float64]]:
-        """Yield for each residual: rotation, weights (Q, n) and rotated Z (n, k)."""
-        for rotation in self.rotations:
-            weights = 1.0 / (1.0 + self.prior.q[:, None] ** 2 * rotation.walk)
-            yield rotation, weights, rotation.rotation @ self.design[self.times]
+        inverse = np.empty((*inner.shape[:2], *precision.shape[1:]))
+        inverse[..., :always, :always] = base[:, None] - side @ turned.swapaxes(-1, -2)[:, None]
+        inverse[..., :always, always:] = side
+        inverse[..., always:, :always] = side.swapaxes(-1, -2)
+        inverse[..., always:, always:] = inner
+        return inverse, log_det
 
     def fit(self, y: Float64) -> GridPosterior:
         """Return the posterior of series ``(N, n)`` at the observed times."""
-        squares, products, rotated = [], [], []
-        for rotation, d, az in self.parts():
-            ay = y @ rotation.rotation.T
-            rotated.append(ay)
-            squares.append(ay**2 @ d.T)
-            weighted = d.T[:, :, None] * az[:, None, :]
-            flat = ay @ weighted.reshape(len(az), -1)
-            products.append(flat.reshape(len(y), *weighted.shape[1:]))
-        return GridPosterior(self, rotated, np.concatenate(squares, 1), np.concatenate(products, 1))
+        rotated = [y @ r.rotation.T for r in self.rotations]
+        return GridPosterior(self, rotated, self._squared(rotated, rotated), self._loaded(rotated))
+
+    def _squared(self, left: list[Float64], right: list[Float64]) -> Float64:
+        """Return (N, cells) weighted inner products of rotated values."""
+        parts = zip(left, right, self.weights, strict=True)
+        return np.concatenate([(a * b) @ d.T for a, b, d in parts], 1)
+
+    def _loaded(self, rotated: list[Float64]) -> Float64:
+        """Return (N, cells, k) weighted inner products of rotated values with columns."""
+        cells, k = self.prior.q.size, self.design.shape[1]
+        parts = zip(rotated, self._loads, strict=True)
+        return np.concatenate([(a @ loads).reshape(len(a), cells, k) for a, loads in parts], 1)
+
+    def contrast(self, weights: Float64) -> Contrast:
+        """Prepare weighted sums of the values, ``weights`` (S, T), zero at the observed times."""
+        ahead = np.flatnonzero(weights.any(0))
+        share = weights[:, ahead]
+        to_walk = share @ walk_cov(ahead, self.times)
+        walk_var = ((share @ walk_cov(ahead, ahead)) * share).sum(1)[:, None]
+        square = self.prior.q**2
+        near, walk, own = [], [], []
+        for rotation in self.rotations:
+            residual, turn = rotation.residual, rotation.rotation.T
+            near.append(share @ residual.cov(ahead, self.times, self.variance) @ turn)
+            walk.append(to_walk @ turn)
+            inner = ((share @ residual.cov(ahead, ahead, self.variance)) * share).sum(1)
+            own.append(inner[:, None] + square * walk_var)
+        q2 = np.tile(square, len(self.rotations))
+        known = self._squared(near, near) + q2 * (
+            2.0 * self._squared(near, walk) + q2 * self._squared(walk, walk)
+        )
+        loading = self._loaded(near) + q2[:, None] * self._loaded(walk)
+        plain = (share @ self.design[ahead])[:, None, :]
+        return Contrast(near, walk, plain - loading, np.concatenate(own, 1) - known)
+
+    def predicted(self, rotated: list[Float64], contrast: Contrast) -> Float64:
+        """Return (N, cells) the sums given rotated values, as if all coefficients were zero."""
+        q2 = np.tile(self.prior.q**2, len(self.rotations))
+        return self._squared(rotated, contrast.near) + q2 * self._squared(rotated, contrast.walk)
+
+    def bilinear(self, left: Float64, right: Float64) -> Float64:
+        """Return (N, cells, sets) left' (S_ZZ + W)^-1 right of (N or 1, cells, k) vectors."""
+        rows, cells, k = np.broadcast_shapes(left.shape, right.shape)
+        if len(right) == 1:
+            side = self.inverse @ right[0][:, None, :, None]
+            return self._by_cell(left, side[..., 0].swapaxes(-1, -2))
+        products = left[..., :, None] * right[..., None, :]
+        flat = self.inverse.reshape(*self.inverse.shape[:2], -1).swapaxes(-1, -2)
+        return self._by_cell(products.reshape(rows, cells, k * k), flat)
+
+    def _by_cell(self, left: Float64, right: Float64) -> Float64:
+        """Multiply (N, cells, j) with (cells, j, sets)."""
+        return np.asarray(np.matmul(left.swapaxes(0, 1), right).swapaxes(0, 1))
+
+    def first(self, vector: Float64) -> Float64:
+        """Return (N, cells, sets) the first entry of (S_ZZ + W)^-1 times (N, cells, k) vectors."""
+        return self._by_cell(vector, self.inverse[..., 0].swapaxes(-1, -2))
 
 
 class GridPosterior:
@@ -195,8 +269,6 @@ class GridPosterior:
         (N, cells, sets) c.
     log_weight
         (N, cells, sets) log posterior, not normalised.
-    coefficients
-        (N, cells, sets, k) means of the coefficients, zero for columns left out.
     start
         (N,) prior precision of the level at time 0, times s^2.
     """
@@ -204,11 +276,12 @@ class GridPosterior:
     def __init__(
         self, grid: LevelGrid, rotated: list[Float64], squares: Float64, products: Float64
     ) -> None:
-        self.grid, self.rotated, self._squares = grid, rotated, squares
-        self._products = np.where(grid.sets.included, products[:, :, None, :], 0.0)
-        prior, flat = grid.prior, grid.sets.flat
-        lost = int(flat[1:].sum()) + int(prior.start_is_flat)
+        self.grid, self.rotated, self._products = grid, rotated, products
+        prior = grid.prior
+        lost = int(grid.sets.flat[1:].sum()) + int(prior.start_is_flat)
         self.shape = prior.shape + (len(grid.times) - lost) / 2
+        self._plain = squares[:, :, None] - grid.bilinear(products, products)
+        self._first = None if prior.start_is_flat else grid.first(products)
         self.start = np.full(len(squares), 0.0 if prior.start_is_flat else START_PRECISION)
         self._weigh()
         if not prior.start_is_flat:
@@ -217,76 +290,64 @@ class GridPosterior:
 
     def _shift(self) -> tuple[Float64, Float64]:
         """Return what the precision of the start adds to that of the grid, and 1 + its effect."""
-        base = 0.0 if self.grid.prior.start_is_flat else START_PRECISION
-        shift = (self.start - base)[:, None, None]
+        shift = (self.start - START_PRECISION)[:, None, None]
         return shift, 1.0 + shift * self.grid.inverse[..., 0, 0]
 
     def _weigh(self) -> None:
-        grid, prior = self.grid, self.grid.prior
-        shift, stretch = self._shift()
-        plain = (grid.inverse @ self._products[..., None])[..., 0]
-        correction = shift * plain[..., 0] / stretch
-        self.coefficients = plain - correction[..., None] * grid.inverse[..., 0, :]
-        ssr = self._squares[:, :, None] - (self.coefficients * self._products).sum(-1)
-        self.scale = prior.scale.ravel()[:, None] + 0.5 * np.maximum(ssr, 1e-300)
-        self.log_weight = (
-            (prior.log_weight.ravel() - 0.5 * grid.log_det)[:, None]
-            + grid.sets.log_prior
-            + 0.5 * (grid.sets.log_det() - grid.log_det_precision - np.log(stretch))
-            - self.shape * np.log(self.scale)
-            + np.log(np.maximum(self.inside(), 1e-300))
+        ssr, log_dets = self._plain, self.grid.log_dets
+        if self._first is not None:
+            shift, stretch = self._shift()
+            ssr = ssr + shift * self._first**2 / stretch
+            log_dets = log_dets + np.log(stretch)
+        self.scale, self.log_weight = log_weights(
+            self.grid.prior, self.grid.log_prior, self.shape, ssr, log_dets
         )
-
-    def inside(self) -> Float64:
-        """Return (N, cells, sets) the probability of s^2 below its bound, without the bound."""
-        bound = self.grid.prior.max_var.ravel()
-        if not np.isfinite(bound).any():
-            return np.ones_like(self.scale)
-        return np.asarray(special.gammaincc(self.shape, self.scale / bound[:, None]))
 
     @cached_property
     def weight(self) -> Float64:
         """(N, cells, sets) posterior probabilities."""
-        return self._normalised()
+        return normalised(self.log_weight)
 
-    def _normalised(self) -> Float64:
-        top = self.log_weight.max((1, 2), keepdims=True)
-        weight = np.exp(self.log_weight - top)
-        return np.asarray(weight / weight.sum((1, 2), keepdims=True))
+    def coefficients(
+        self, series: int, cell: NDArray[np.int64], chosen: NDArray[np.int64]
+    ) -> Float64:
+        """Return (draws, k) means of one series' coefficients, zero for columns left out."""
+        inverse = self.grid.inverse[cell, chosen]
+        mean = (inverse @ self._products[series, cell][..., None])[..., 0]
+        if self._first is None:
+            return np.asarray(mean)
+        shift, stretch = self._shift()
+        factor = shift[series, 0, 0] * mean[:, 0] / stretch[series, cell, chosen]
+        return np.asarray(mean - factor[:, None] * inverse[:, 0])
 
     def mean_variance(self) -> Float64:
         """Return (N,) posterior means of s^2, its bound left aside."""
-        return np.asarray((self._normalised() * self.scale).sum((1, 2)) / (self.shape - 1.0))
+        weight = normalised(self.log_weight)
+        return np.asarray(np.einsum("ngm,ngm->n", weight, self.scale) / (self.shape - 1.0))
 
     def inclusion(self) -> Float64:
         """Return (N, k) the probability that each column is in the model."""
-        return np.asarray(np.einsum("ngm,mk->nk", self.weight, self.grid.sets.included))
+        return np.asarray(self.weight.sum(1) @ self.grid.sets.included)
 
     def functional(self, weights: Float64) -> TMixture:
         """Return the law of a weighted sum of the values, ``weights`` (T,).
 
         The weights must be zero at the observed times: values there are known.
         """
-        grid, ahead = self.grid, np.flatnonzero(weights)
-        share = weights[ahead]
-        to_walk = walk_cov(grid.times, ahead) @ share
-        walk_var = share @ walk_cov(ahead, ahead) @ share
-        square = grid.prior.q[:, None] ** 2
-        centers, loadings, spreads = [], [], []
-        for (rotation, d, az), ay in zip(grid.parts(), self.rotated, strict=True):
-            near = rotation.residual.cov(grid.times, ahead, grid.variance) @ share
-            own = share @ rotation.residual.cov(ahead, ahead, grid.variance) @ share
-            cross = (near + square * to_walk) @ rotation.rotation.T
-            loading = d * cross
-            centers.append(ay @ loading.T)
-            loadings.append(share @ grid.design[ahead] - loading @ az)
-            spreads.append(own + square[:, 0] * walk_var - (loading * cross).sum(1))
-        h = np.concatenate(loadings)[:, None, :] * grid.sets.included
-        center = np.concatenate(centers, 1)[:, :, None] + (self.coefficients * h).sum(-1)
-        turned = np.einsum("gmkl,gml->gmk", grid.inverse, h)
-        shift, stretch = self._shift()
-        known = (turned * h).sum(-1) - shift * turned[..., 0] ** 2 / stretch
-        variance = (np.concatenate(spreads)[:, None] + known) * self.scale / self.shape
+        return self.law(self.grid.contrast(weights[None]))
+
+    def law(self, contrast: Contrast) -> TMixture:
+        """Return the laws of weighted sums, one for each series or one for all."""
+        grid, h = self.grid, contrast.loading
+        center = grid.predicted(self.rotated, contrast)[:, :, None]
+        center = center + grid.bilinear(self._products, h)
+        known = grid.bilinear(h, h)
+        if self._first is not None:
+            shift, stretch = self._shift()
+            first = grid.first(h)
+            center -= shift * self._first * first / stretch
+            known = known - shift * first**2 / stretch
+        variance = (contrast.spread[:, :, None] + known) * (self.scale / self.shape)
         rows = len(self.weight)
         return TMixture(
             self.weight.reshape(rows, -1), center.reshape(rows, -1),

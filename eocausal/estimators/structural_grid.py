@@ -8,34 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eocausal.errors import OutcomeError
-from eocausal.estimators.level_draws import Paths, draw_paths
-from eocausal.estimators.level_grid import GridPosterior, LevelGrid
-from eocausal.estimators.level_spectrum import spectra
+from eocausal.estimators.grid_groups import OwnGaps, SharedGaps, group_by_gaps
+from eocausal.estimators.level_draws import PathDraws, Paths
 from eocausal.estimators.structural_design import Design, build_design
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_result import AverageEffects
 from eocausal.estimators.t_mixture import TMixture
 
-__all__ = ["GridFit", "fit_grid"]
+__all__ = ["GridFit", "ScaledDraws", "fit_grid"]
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-CHUNK = 4_000_000  # numbers held at once for a group of series
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Series that have their values at the same times, ready to predict."""
-
-    rows: NDArray[np.int64]
-    posterior: GridPosterior
-    values: Float64
-    offset: Float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridFit:
     """Posterior of N series.
+
+    What is kept are the series; the posterior is computed for some of them at a time when it is
+    asked for, unless they are few.
 
     Attributes
     ----------
@@ -55,7 +46,7 @@ class GridFit:
     center: Float64
     scale: Float64
     refused: dict[int, str]
-    groups: tuple[_Group, ...]
+    groups: tuple[SharedGaps | OwnGaps, ...]
     engine: Engine = Engine.GRID
 
     def average(self, after: Bool, level: float = 0.95) -> AverageEffects:
@@ -66,36 +57,22 @@ class GridFit:
         """
         out = np.full((5, len(self.outcomes)), np.nan)
         counted = after & np.isfinite(self.outcomes) & self.design.usable
+        n = counted.sum(1)
         for group in self.groups:
-            patterns, back = np.unique(counted[group.rows], axis=0, return_inverse=True)
-            for at, pattern in enumerate(patterns):
-                rows = np.flatnonzero(back.ravel() == at)
-                if pattern.any():
-                    law = group.posterior.functional(pattern / pattern.sum())
-                    members = group.rows[rows]
-                    out[:, members] = self._effects(group, rows, law, pattern, level)
-        return AverageEffects(out[0], out[1], out[2], out[3], out[4], counted.sum(1))
-
-    def _effects(
-        self, group: _Group, rows: NDArray[np.int64], law: TMixture, pattern: Bool, level: float
-    ) -> Float64:
-        law = TMixture(law.weight[rows], law.center[rows], law.scale[rows], law.df).pruned()
-        members = group.rows[rows]
-        mean = self.outcomes[members][:, pattern].mean(1)
-        scale = self.scale[members]
-        shift = self.center[members] + scale * group.offset[rows]
-        low, high = law.quantile(0.5 - level / 2), law.quantile(0.5 + level / 2)
-        below = law.cdf((mean - shift) / scale)
-        ends = [mean - shift - scale * x for x in (law.mean, high, low)]
-        tail = 2.0 * np.clip(np.minimum(below, 1.0 - below), 0.0, 0.5)
-        return np.stack([ends[0], scale * law.sd, ends[1], ends[2], tail])
+            for rows, law in group.laws(counted):
+                members = group.rows[rows]
+                mean = np.where(counted[members], self.outcomes[members], 0.0).sum(1) / n[members]
+                scale = self.scale[members]
+                shift = self.center[members] + scale * group.offset[rows]
+                out[:, members] = _effects(law, mean - shift, scale, level)
+        return AverageEffects(out[0], out[1], out[2], out[3], out[4], n)
 
     def inclusion(self) -> Float64:
         """Return (N, K) the probability that each control is in the model."""
         out = np.full((len(self.outcomes), self.design.controls), np.nan)
         for group in self.groups:
-            shares = group.posterior.inclusion()
-            out[group.rows] = shares[:, shares.shape[1] - self.design.controls :]
+            for rows, shares in group.inclusions():
+                out[group.rows[rows]] = shares[:, shares.shape[1] - self.design.controls :]
         return out
 
     def paths(self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0) -> Paths:
@@ -113,21 +90,56 @@ class GridFit:
         OutcomeError
             If the series was refused.
         """
+        return self.path_draws(series, draws=draws, seed=seed, key=key).all()
+
+    def path_draws(
+        self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0
+    ) -> ScaledDraws:
+        """Prepare the draws of :meth:`paths`; the times to learn from are drawn when asked for."""
         for group in self.groups:
             place = np.flatnonzero(group.rows == series)
             if place.size:
                 row = int(place[0])
-                drawn = draw_paths(
-                    group.posterior, row, group.values[row], draws=draws, seed=seed, key=key
-                )
+                posterior, at, values = group.one(row)
+                drawn = PathDraws(posterior, at, values, draws=draws, seed=seed, key=key)
                 shift = self.center[series] + self.scale[series] * group.offset[row]
                 scale = np.where(self.design.usable, self.scale[series], np.nan)
-                return Paths(shift + scale * drawn.expected, shift + scale * drawn.replicate)
+                return ScaledDraws(drawn, float(shift), scale)
         raise OutcomeError(
             f"Series {series} was not fitted: {self.refused.get(series, 'there is none')}.",
             cause="There is no posterior to draw from.",
             next_step="Look at the refused series, and give each enough different values.",
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledDraws:
+    """Draws of one series in its own units."""
+
+    drawn: PathDraws
+    shift: float
+    scale: Float64
+
+    def all(self) -> Paths:
+        """Return (draws, T) draws of all times."""
+        return self._scaled(self.drawn.paths, self.scale)
+
+    def ahead(self) -> tuple[slice, Paths]:
+        """Return the times after the last one learned from, and (draws, these) their draws."""
+        part = slice(self.drawn.last + 1, len(self.scale))
+        return part, self._scaled(self.drawn.ahead, self.scale[part])
+
+    def _scaled(self, paths: Paths, scale: Float64) -> Paths:
+        return Paths(self.shift + scale * paths.expected, self.shift + scale * paths.replicate)
+
+
+def _effects(law: TMixture, actual: Float64, scale: Float64, level: float) -> Float64:
+    """Return (5, N) estimate, error, ends and p of actual means less predictions times scale."""
+    low, high = law.quantiles((0.5 - level / 2, 0.5 + level / 2))
+    below = law.cdf(actual / scale)
+    ends = [actual - scale * x for x in (law.mean, high, low)]
+    tail = 2.0 * np.clip(np.minimum(below, 1.0 - below), 0.0, 0.5)
+    return np.stack([ends[0], scale * law.sd, ends[1], ends[2], tail])
 
 
 def fit_grid(
@@ -140,45 +152,18 @@ def fit_grid(
 ) -> GridFit:
     """Fit by the engine ``grid``; see :func:`~eocausal.estimators.structural.fit_structural`.
 
-    Time and memory go with the number of series, and setting up with the number of different
-    patterns of gaps before the event: one decomposition for each.
+    Series with the same gaps before the event share one decomposition; those whose gaps few others
+    have pass through time each on their own.
     """
     design = build_design(outcomes.shape[1], before, controls, model)
     known = before & design.usable
     seen = np.isfinite(outcomes) & known
     center, scale, refused = _scales(outcomes, seen, design)
-    groups: list[_Group] = []
     fitted = np.flatnonzero(np.isfinite(scale))
-    patterns, back = np.unique(seen[fitted], axis=0, return_inverse=True)
-    for at, pattern in enumerate(patterns):
-        rows = fitted[back.ravel() == at]
-        z = (outcomes[rows][:, pattern] - center[rows, None]) / scale[rows, None]
-        groups.extend(_fit_group(rows, z, pattern, design, variance))
-    return GridFit(model, design, outcomes, center, scale, refused, tuple(groups))
-
-
-def _fit_group(
-    rows: NDArray[np.int64], z: Float64, pattern: Bool, design: Design, variance: Float64 | None
-) -> list[_Group]:
-    """Fit series with the same gaps, some at a time."""
-    prior = design.prior
-    offset = np.zeros(len(z)) if prior.start_is_flat else z[:, 0]
-    rotations = spectra(pattern, prior.residuals, variance)
-    cells = prior.log_weight.size * len(design.sets.log_prior) * design.columns.shape[1]
-    size = max(1, CHUNK // cells)
-    size = 1 if design.season else size
-    grid = LevelGrid(rotations, prior, design.sets, design.columns, pattern, variance)
-    out = []
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        values = z[part] - offset[part, None]
-        posterior = grid.fit(values)
-        if design.season:
-            sets = design.with_season_precision(float(posterior.mean_variance()[0]))
-            second = LevelGrid(rotations, prior, sets, design.columns, pattern, variance)
-            posterior = second.fit(values)
-        out.append(_Group(rows[part], posterior, values, offset[part]))
-    return out
+    z = np.where(seen[fitted], outcomes[fitted], 0.0) - center[fitted, None]
+    z /= scale[fitted, None]
+    groups = group_by_gaps(fitted, z, seen[fitted], design, variance)
+    return GridFit(model, design, outcomes, center, scale, refused, groups)
 
 
 def _scales(
