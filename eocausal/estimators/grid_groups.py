@@ -95,7 +95,7 @@ class SharedGaps:
         """Yield rows of the group and the laws of their means over the times counted (all, T)."""
         for part in self.parts():
             mine = counted[self.rows[part]]
-            some = mine.any(1)
+            some = np.asarray(mine.any(1))
             if not some.any():
                 continue
             law = self.posterior(part).law(self._contrast(mine))
@@ -166,7 +166,7 @@ class OwnGaps:
                 yield np.array([row]), law
         for part, posterior in self._parts():
             mine = counted[self.rows[part]]
-            use = mine.any(1) & (first > last)[part]
+            use = np.asarray(mine.any(1) & (first > last)[part])
             if use.any():
                 mine = mine & (times > last[part, None])
                 shares = mine / np.maximum(mine.sum(1, keepdims=True), 1)

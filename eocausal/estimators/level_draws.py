@@ -214,25 +214,26 @@ class PathDraws:
         calendar[0, grid.times] = True
         chain = chain_of(calendar, phi, grid.variance)
         found = chain.eliminate(grid.prior.q[moving])
-        columns = np.column_stack([self.y, grid.design[grid.times]])[..., None]
-        solved = found.solve(chain.whitened(columns))[:, :, 0]
+        columns = np.column_stack([self.y, grid.design[grid.times]]).T
+        solved = found.solve(chain.whitened(columns[:, None]))[:, 0]
         place = np.full(grid.prior.q.size, -1)
         place[moving] = np.arange(moving.size)
         at = place[self.step]
-        walk = np.zeros((len(columns), self.draws))
+        count = columns.shape[1]
+        walk = np.zeros((count, self.draws))
         live = np.flatnonzero(at >= 0)
         if not live.size:
             return walk
         loads = np.column_stack([np.ones(self.draws), -self.beta]) / self.sd
-        inverse = found.inverse[:, 0, self.kind[live], at[live]]
-        factor = found.factor[:, 0, self.kind[live], at[live]]
-        normal = self._stream(5).standard_normal((self.draws, len(columns)))[live].T
+        inverse = found.inverse[0, self.kind[live], at[live]].T
+        factor = found.factor[0, self.kind[live], at[live]].T.copy()
+        normal = self._stream(5).standard_normal((self.draws, count))[live].T
         noise = np.sqrt(inverse) * normal
         mean = np.empty_like(noise)
         for cell in np.unique(self.cell[live]):
             mine = np.flatnonzero(self.cell[live] == cell)
             kind, step = divmod(int(cell), grid.prior.q.size)
-            mean[:, mine] = solved[:, :, kind, place[step]] @ loads[live[mine]].T
+            mean[:, mine] = (loads[live[mine]] @ solved[:, kind, place[step]]).T
         noise[-1] = self._end[live] - mean[-1]
         for j in range(len(noise) - 2, -1, -1):
             noise[j] -= factor[j + 1] * noise[j + 1]

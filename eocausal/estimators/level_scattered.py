@@ -103,12 +103,12 @@ class ScatteredPosterior:
             self.start = mean / prior.start_var
 
     def _columns(self, values: Float64) -> Float64:
-        """Return (n, 1 + k, N) values and columns at the observed times, zero elsewhere."""
+        """Return (1 + k, N, n) values and columns at the observed times, zero elsewhere."""
         times = self.chain.times
         at = np.maximum(times, 0)
         y = np.take_along_axis(values, at, 1)[..., None]
         both = np.concatenate([y, self.design[at]], -1)
-        return np.where(times[..., None] >= 0, both, 0.0).transpose(1, 2, 0)
+        return np.where(times >= 0, both.transpose(2, 0, 1), 0.0)
 
     def _remainders(self, loading: Float64 | None) -> tuple[Float64, Float64]:
         """Return (r, r, N, cells, sets) what the columns leave of [y, loading], and log dets."""
@@ -177,7 +177,7 @@ class ScatteredPosterior:
         steps = self.prior.q.size
         keeps, noise = np.repeat(keeps, steps, 1), np.repeat(noise, steps, 1)
         moves = share.sum(1)[:, None] - keeps
-        end = self.columns[-1].T[:, None, :]
+        end = self.columns[..., -1].T[:, None, :]
         known = moves[..., None] * self.sums.level + keeps[..., None] * end
         square = np.tile(self.prior.q**2, len(self.phi))
         spread = moves**2 * self.sums.level_var + square * walk[:, None] + noise
@@ -188,21 +188,19 @@ class ScatteredPosterior:
 def _sums(chain: Chain, columns: Float64, q: Float64) -> _Sums:
     """Pass through the chain; cells are phi by q."""
     right = chain.whitened(columns)
-    base = np.einsum("tcn,tdnr->nrcd", columns, right, optimize=True)
+    base = np.matmul(columns.transpose(1, 0, 2)[:, None], right.transpose(1, 2, 3, 0))
     walks = q > 0
-    rows, phis, width = len(chain.times), right.shape[-1], columns.shape[1]
+    rows, phis, width = len(chain.times), right.shape[2], len(columns)
     gram = np.empty((rows, phis, q.size, width, width))
     log_det = np.empty((rows, phis, q.size))
     level, level_var = np.zeros(gram.shape[:-1]), np.zeros(log_det.shape)
     gram[:, :, ~walks] = base[:, :, None]
     log_det[:, :, ~walks] = chain.log_det[..., None]
-    found = chain.eliminate(q[walks])
-    x = found.solve(right)
-    lost = np.matmul(right.transpose(2, 3, 1, 0)[:, :, None], x.transpose(2, 3, 1, 0, 4))
-    gram[:, :, walks] = base[:, :, None] - lost.transpose(0, 1, 4, 2, 3)
+    found = chain.sweep(columns, q[walks])
+    gram[:, :, walks] = base[:, :, None] - found.gram
     log_det[:, :, walks] = found.log_det
-    level[:, :, walks] = x[-1].transpose(1, 2, 3, 0)
-    level_var[:, :, walks] = found.inverse[-1]
+    level[:, :, walks] = found.level
+    level_var[:, :, walks] = found.level_var
     cells = (rows, phis * q.size)
     return _Sums(
         gram.reshape(*cells, width, width), log_det.reshape(cells),

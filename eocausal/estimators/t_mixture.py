@@ -11,8 +11,8 @@ from scipy import special
 __all__ = ["TMixture", "student_cdf"]
 
 Float64 = NDArray[np.float64]
-LEAST = 1e-13  # parts that weigh less are left out of distribution and quantiles
-ROUGH = 1e-3
+LEAST = 1e-13  # parts that weigh less than this share of the largest are left out of cdf
+FINE, ROUGH = 1e-10, 1e-4  # the same for quantiles, and for where to look for them
 ENOUGH_DF = 20.0
 
 
@@ -54,22 +54,22 @@ class TMixture:
         return self._parts(LEAST).cdf(np.asarray(x, dtype=float))
 
     def quantile(self, p: float) -> Float64:
-        """Return the (N,) quantiles, to 1e-12 of the widest part."""
-        return self.quantiles((p,))[0]
+        """Return the (N,) quantiles; see :meth:`quantiles`."""
+        return np.asarray(self.quantiles((p,))[0])
 
     def quantiles(self, levels: tuple[float, ...]) -> Float64:
         """Return the (levels, N) quantiles.
 
         Newton's steps kept between the least and the largest quantile of the parts, first on the
-        parts that weigh most.
+        parts that weigh most; right to about 1e-9 in probability.
         """
         if not len(self.weight):
             return np.zeros((len(levels), 0))
-        rough, fine = self._parts(ROUGH), self._parts(LEAST)
+        rough, fine = self._parts(ROUGH), self._parts(FINE)
         found = []
         for p in levels:
             start = self.mean + special.ndtri(p) * np.minimum(self.sd, 1e300)
-            found.append(fine.quantile(p, rough.quantile(p, start, 1e-5), 1e-12))
+            found.append(fine.quantile(p, rough.quantile(p, start, 1e-3), 1e-6))
         return np.stack(found)
 
     def _parts(self, least: float) -> _Parts:
@@ -100,22 +100,28 @@ class _Parts:
         return self._sum(self.weight * below)
 
     def quantile(self, p: float, guess: Float64, tolerance: float) -> Float64:
-        """Return quantiles from a first guess, to ``tolerance`` of the widest part."""
+        """Return quantiles from a first guess.
+
+        Steps end where Newton's last one was below ``tolerance`` of the widest part, so that the
+        next would be below about its square.
+        """
         ends = self.center + special.stdtrit(self.df, p) * self.scale
         low, high = (f.reduceat(ends, self.starts) for f in (np.minimum, np.maximum))
         size = tolerance * np.maximum.reduceat(self.scale, self.starts)
         x = np.clip(guess, low, high)
+        steepness = self.weight / self.scale
         for _ in range(80):
             t = (x[self.row] - self.center) / self.scale
-            gap = self._sum(self.weight * student_cdf(t, self.df)) - p
-            slope = self._sum(self.weight * _student_density(t, self.df) / self.scale)
+            below, density = _student(t, self.df)
+            gap = self._sum(self.weight * below) - p
+            slope = self._sum(steepness * density)
             low, high = np.where(gap < 0, x, low), np.where(gap < 0, high, x)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 step = x - gap / slope
             inside = (step >= low) & (step <= high)
             following = np.where(inside, step, 0.5 * (low + high))
             moved, x = np.abs(following - x), following
-            if (moved <= size).all():
+            if (moved <= np.where(inside, size, 1e-6 * size)).all():
                 break
         return x
 
@@ -131,16 +137,25 @@ def student_cdf(t: Float64, df: float | Float64) -> Float64:
     """
     if np.min(df) < ENOUGH_DF:
         return np.asarray(special.stdtr(df, t))
+    return _by_deviate(t, (np.asarray(df) - 0.5) * np.log1p(t * t / df), df)
+
+
+def _by_deviate(t: Float64, y: Float64, df: float | Float64) -> Float64:
     a = np.asarray(df) - 0.5
     b = 48.0 * a * a
-    y = a * np.log1p(t * t / df)
     first = (y + 3.0) / b
     second = (((4.0 * y + 33.0) * y + 240.0) * y + 855.0) / (10.0 * b * (b + 0.8 * y * y + 100.0))
     return np.asarray(special.ndtr(np.copysign(np.sqrt(y) * (1.0 + first - second), t)))
 
 
-def _student_density(t: Float64, df: float | Float64) -> Float64:
+def _student(t: Float64, df: float | Float64) -> tuple[Float64, Float64]:
+    """Return distribution and density of t-distributed values."""
     freedom = np.asarray(df, dtype=float)
+    logarithm = np.log1p(t * t / freedom)
+    if np.min(freedom) < ENOUGH_DF:
+        below = np.asarray(special.stdtr(freedom, t))
+    else:
+        below = _by_deviate(t, (freedom - 0.5) * logarithm, df)
     constant = np.exp(special.gammaln((freedom + 1) / 2) - special.gammaln(freedom / 2))
-    power = np.exp(-0.5 * (freedom + 1) * np.log1p(t * t / freedom))
-    return np.asarray(constant / np.sqrt(freedom * np.pi) * power)
+    power = np.exp(-0.5 * (freedom + 1) * logarithm)
+    return below, np.asarray(constant / np.sqrt(freedom * np.pi) * power)
