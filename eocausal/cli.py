@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eocausal import __version__
-from eocausal.errors import EocausalError, StudyError
+from eocausal.errors import StudyError
+from eocausal.studies.guard import guarded
+from eocausal.studies.printing import (
+    console,
+    print_ingested,
+    print_json,
+    print_records,
+    print_run,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from eocausal.effects import VarianceRule
     from eocausal.ingest.schedule import Scheduler
-    from eocausal.studies.ingest import IngestResult
     from eocausal.studies.progress import Reporter
     from eocausal.studies.run import RunResult
 
 __all__ = ["app", "main"]
 
 FAILED_CHECK = 3
-INTERRUPTED = 130
-MACHINE = {
-    getattr(errno, name, 0)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE")
-}
-"""Errors of the machine that users can do something about: disk full, no permission, ..."""
-TABLE_WIDTH = 116
-
-P = ParamSpec("P")
-
 app = typer.Typer(
     name="eocausal",
     no_args_is_help=True,
@@ -64,40 +56,6 @@ SchedulerOption = Annotated[
 ]
 
 
-def _console(*, error: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=error, highlight=False, soft_wrap=True)
-
-
-def _stop(error: EocausalError) -> NoReturn:
-    _console(error=True).print(str(error), style="red", markup=False)
-    raise typer.Exit(2) from error
-
-
-def _guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn typed errors and those of disks into exit code 2 and an interruption into 130."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except EocausalError as error:
-            _stop(error)
-        except OSError as error:
-            if error.errno not in MACHINE:
-                raise
-            where = f" ({error.filename})" if error.filename else ""
-            text = f"{error.strerror}{where}. Nothing is half written. Rerun the same command"
-            _console(error=True).print(f"{text} once that is mended.", style="red", markup=False)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt:
-            _console(error=True).print("Interrupted. Rerun the same command to resume.")
-            raise typer.Exit(INTERRUPTED) from None
-
-    return wrapped
-
-
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"eocausal {__version__}")
@@ -114,7 +72,7 @@ def _root(
 
 
 @app.command()
-@_guarded
+@guarded
 def init(
     name: Annotated[str, typer.Argument(help="Name of the study file.")] = "study.yaml",
     kind: Annotated[
@@ -130,7 +88,7 @@ def init(
 
 
 @app.command()
-@_guarded
+@guarded
 def validate(study: StudyArgument, as_json: AsJson = False) -> None:
     """Check a study, its files and columns; list every problem at once."""
     from eocausal.studies.validate import validate_study
@@ -139,11 +97,11 @@ def validate(study: StudyArgument, as_json: AsJson = False) -> None:
         found = validate_study(study)
     except StudyError as error:
         if as_json:
-            _print_json({"valid": False, "error": error.fact, "problems": list(error.problems)})
+            print_json({"valid": False, "error": error.fact, "problems": list(error.problems)})
             raise typer.Exit(2) from error
         raise
     if as_json:
-        _print_json({"valid": True, "facts": found.facts, "problems": []})
+        print_json({"valid": True, "facts": found.facts, "problems": []})
         return
     for fact in found.facts:
         typer.echo(f"{fact}.")
@@ -151,20 +109,20 @@ def validate(study: StudyArgument, as_json: AsJson = False) -> None:
 
 
 @app.command()
-@_guarded
+@guarded
 def plan(study: StudyArgument, as_json: AsJson = False) -> None:
     """Say what a run would read, how big it is, about how long, and what it could find."""
     from eocausal.studies.plan import plan_study
 
     result = plan_study(study)
     if as_json:
-        _print_json(result.record())
+        print_json(result.record())
     else:
         typer.echo(result.summary())
 
 
 @app.command()
-@_guarded
+@guarded
 def ingest(
     study: StudyArgument,
     out: Annotated[Path, typer.Option(help="Folder for the cube and the panel.")] = Path("run"),
@@ -184,7 +142,7 @@ def ingest(
     if only_plan:
         plan = plan_ingestion(study, lock=lock)
         if as_json:
-            _print_json(plan.record())
+            print_json(plan.record())
         else:
             typer.echo(plan.summary())
         return
@@ -192,11 +150,11 @@ def ingest(
         result = run_ingestion(
             study, out, scheduler=_scheduler(scheduler), lock=lock, reporter=reporter
         )
-    _print_ingested(result, as_json=as_json)
+    print_ingested(result, as_json=as_json)
 
 
 @app.command()
-@_guarded
+@guarded
 def encode(
     study: StudyArgument,
     out: Annotated[Path, typer.Option(help="Folder for cube and embedding.")] = Path("run"),
@@ -210,11 +168,11 @@ def encode(
         result = run_ingestion(
             study, out, scheduler=_scheduler(scheduler), encode=True, reporter=reporter
         )
-    _print_ingested(result, as_json=as_json)
+    print_ingested(result, as_json=as_json)
 
 
 @app.command()
-@_guarded
+@guarded
 def run(
     study: StudyArgument,
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("run"),
@@ -226,12 +184,12 @@ def run(
 
     with _reporter() as reporter:
         result = run_study(study, out, scheduler=_scheduler(scheduler), reporter=reporter)
-    _print_run(result, as_json=as_json)
+    print_run(result, as_json=as_json)
     _exit_by(result)
 
 
 @app.command()
-@_guarded
+@guarded
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the world and the run.")] = Path("demo"),
     neighborhoods: Annotated[int, typer.Option(min=40, help="Places of the country.")] = 600,
@@ -248,15 +206,15 @@ def demo(
     with _reporter() as reporter:
         result = run_demo(out, config, scheduler=_scheduler(scheduler), reporter=reporter)
     if as_json:
-        _print_json(result.record())
+        print_json(result.record())
     else:
-        _print_run(result.run, as_json=False)
+        print_run(result.run, as_json=False)
         typer.echo("\nAgainst the truth\n" + result.summary())
     _exit_by(result.run)
 
 
 @app.command()
-@_guarded
+@guarded
 def doctor(as_json: AsJson = False) -> None:
     """Say whether this machine is ready: versions, formats, devices, disk."""
     from dataclasses import asdict
@@ -265,38 +223,39 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json([asdict(f) for f in findings])
+        print_json([asdict(f) for f in findings])
     else:
         words = {True: ("ok", "green"), False: ("no", "red"), None: ("--", "yellow")}
-        console = _console()
+        screen = console()
         for finding in findings:
             word, style = words[finding.ok]
-            console.print(f"[{style}]{word}[/]  {finding.what:<12}", end=" ")
-            console.print(finding.detail, markup=False)
+            screen.print(f"[{style}]{word}[/]  {finding.what:<12}", end=" ")
+            screen.print(finding.detail, markup=False)
     if any(f.ok is False for f in findings):
         raise typer.Exit(2)
 
 
 @app.command()
-@_guarded
+@guarded
 def schema(
-    of: Annotated[str, typer.Argument(help="study, or estimates (estimates.json).")],
+    of: Annotated[str, typer.Argument(help="study, estimates (estimates.json) or impact.")],
 ) -> None:
-    """Print the JSON Schema of study files or of estimates.json."""
+    """Print the JSON Schema of study files, of estimates.json, or of what impact prints."""
+    from eocausal.studies.impact_answer import impact_schema
     from eocausal.studies.records import estimates_schema, study_schema
 
-    known = {"study": study_schema, "estimates": estimates_schema}
+    known = {"study": study_schema, "estimates": estimates_schema, "impact": impact_schema}
     if of not in known:
         raise StudyError(
             f"There is no schema {of!r}.",
             cause=f"Known are {', '.join(known)}.",
             next_step="Write one of these.",
         )
-    _print_json(known[of]())
+    print_json(known[of]())
 
 
 @app.command("trial")
-@_guarded
+@guarded
 def trial_command(
     table: TableArgument,
     arm: Annotated[str, typer.Option(help="Column: 1 treated, 0 control.")],
@@ -324,11 +283,11 @@ def trial_command(
     names = tuple(part.strip() for part in covariates.split(",") if part.strip())
     rules = [parse_vcov(text, cluster=cluster, lon=lon, lat=lat) for text in vcov or []]
     answer = trial_table(table, design, outcome, covariates=names, vcov=rules, level=level)
-    _print_records(answer.records, as_json=as_json, notes=answer.notes)
+    print_records(answer.records, as_json=as_json, notes=answer.notes)
 
 
 @app.command("weight")
-@_guarded
+@guarded
 def weight_command(
     table: TableArgument,
     treatment: Annotated[str, typer.Option(help="Column: 0 untreated, 1 treated, or names.")],
@@ -383,13 +342,89 @@ def weight_command(
     names = tuple(part.strip() for part in covariates.split(",") if part.strip())
     asked = words.TableWeighting(treatment, outcome, names, untreated, tuple(rules), seed)
     answer = words.weight_table(table, asked, decisions)
-    _print_records(answer.records, as_json=as_json, notes=answer.notes)
+    print_records(answer.records, as_json=as_json, notes=answer.notes)
     if answer.records[0]["status"] == "refused":
         raise typer.Exit(FAILED_CHECK)
 
 
+@app.command("impact")
+@guarded
+def impact_command(
+    table: TableArgument,
+    outcome: Annotated[str, typer.Option(help="Column with the series.")],
+    event: Annotated[
+        list[str],
+        typer.Option(
+            help="First time after the event: a date (2019-05), or a row counted from 0, which is "
+            "the number of rows before it. FIRST..LAST ends it; may be repeated."
+        ),
+    ],
+    end: Annotated[str | None, typer.Option(help="Last time counted.")] = None,
+    learn_until: Annotated[str | None, typer.Option(help="Last time to learn from.")] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns the event did not reach, separated by commas, or none. Every other "
+            "column of numbers if not given."
+        ),
+    ] = None,
+    season: Annotated[
+        str | None, typer.Option(help="Times in a cycle: 12; several: 7,52x7 (52 of 7 steps).")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="level, line, trend (level and slope walk) or semi_local.")
+    ] = "level",
+    compat: Annotated[
+        str | None, typer.Option(help="R: priors and conventions of R's CausalImpact.")
+    ] = None,
+    prior_level_sd: Annotated[
+        float | None, typer.Option(min=0, help="Of the level, with --compat R (0.01).")
+    ] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Coefficients may walk.")] = False,
+    heavy_tails: Annotated[
+        bool, typer.Option("--heavy-tails", help="The residual has values far out.")
+    ] = False,
+    log: Annotated[bool, typer.Option("--log", help="Model the logarithm.")] = False,
+    logit: Annotated[bool, typer.Option("--logit", help="Model the log odds of a share.")] = False,
+    looks: Annotated[str | None, typer.Option(help="Column: number of valid looks.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column with the dates; looked for if not given.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="grid, collapsed or gibbs; the fastest if not given.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=100, help="From the posterior.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 1,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of intervals.")] = 0.95,
+    plot: Annotated[Path | None, typer.Option(help="Draw to this file (.png, .svg).")] = None,
+    series: Annotated[
+        Path | None, typer.Option(help="Write a row per time to this file (.csv).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate what an event did to a series, from a table with a row per time.
+
+    As R's CausalImpact: --compat R. Its nseasons and season.duration are --season 12 or 52x7.
+    """
+    from eocausal.studies import impact_command as words
+
+    named = words.ModelWords(model, season, compat, prior_level_sd, dynamic, heavy_tails, engine)
+    asked = words.TableImpact(
+        outcome, tuple(event), end, learn_until, controls, time=time, looks=looks
+    )
+    found, notes = words.impact_table(
+        table, asked, words.read_model(named), words.ImpactDraws(draws, seed, level),
+        words.read_transform(log=log, logit=logit),
+    )  # fmt: skip
+    words.write_files(found, plot=plot, series=series)
+    if as_json:
+        print_json(words.answer_record(found, notes))
+    else:
+        typer.echo(words.answer_text(found, notes))
+
+
 @app.command("rank")
-@_guarded
+@guarded
 def rank_command(
     table: TableArgument,
     score: Annotated[str, typer.Option(help="Column with doubly robust scores.")],
@@ -409,7 +444,7 @@ def rank_command(
         table, score=score, priority=priority, cluster=cluster, targets=target or ["autoc"],
         repetitions=repetitions, seed=seed,
     )  # fmt: skip
-    _print_records(answer.records, as_json=as_json)
+    print_records(answer.records, as_json=as_json)
 
 
 def _scheduler(text: str | None) -> Scheduler | None:
@@ -423,89 +458,12 @@ def _reporter() -> Iterator[Reporter]:
     """Show live progress on a terminal, nothing elsewhere."""
     from eocausal.studies.progress import Live, Quiet
 
-    console = _console(error=True)
-    if not console.is_terminal:
+    screen = console(error=True)
+    if not screen.is_terminal:
         yield Quiet()
         return
-    with Live.on(console) as live:
+    with Live.on(screen) as live:
         yield live
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
-
-
-def _print_ingested(result: IngestResult, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(result.record())
-        return
-    if not result.ran:
-        typer.echo("Nothing to do: every output is up to date.")
-    typer.echo("\n".join([f"{result.folder}:", *(f"  {fact}." for fact in result.facts)]))
-
-
-def _print_run(result: RunResult, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(list(result.records))
-        return
-    if not result.ran:
-        typer.echo("Nothing to do: every output is up to date.\n")
-    if any("sector" in r for r in result.records):
-        from eocausal.studies.evaluation_printing import sector_grid
-
-        wide = _console()
-        wide.width = max(wide.width, TABLE_WIDTH)
-        wide.print(sector_grid(result.records), markup=False)
-    else:
-        _print_records(result.records, as_json=False)
-    typer.echo(f"\n{result.claim}\n")
-    styles = {"pass": "green", "warn": "yellow", "fail": "bold red"}
-    console = _console()
-    for check in result.checks:
-        console.print(f"[{styles[check.verdict]}]{check.verdict.upper():<4}[/]", end=" ")
-        console.print(f"{check.name}: {check.claim}", markup=False)
-    typer.echo(f"\nReport: {result.folder / 'report.html'}")
-
-
-def _print_records(records: Sequence[Any], *, as_json: bool, notes: Sequence[str] = ()) -> None:
-    if as_json:
-        _print_json(list(records))
-        return
-    from rich import box
-    from rich.table import Table
-
-    from eocausal.reports.tables import vcov_words
-
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    treatments = len({r.get("treatment") for r in records}) > 1
-    for name in (*(("treatment",) if treatments else ()), "estimand", "method", "variance"):
-        grid.add_column(name, overflow="fold")
-    for name in ("estimate", "std. error", "interval", "p", "n"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    for r in records:
-        low, high = _number(r["ci_low"]), _number(r["ci_high"])
-        grid.add_row(
-            *([str(r.get("treatment", ""))] if treatments else []),
-            r["estimand"], r["method"], vcov_words(r.get("vcov", "")), _number(r["estimate"]),
-            _number(r["std_error"]), f"{low} to {high}" if low else "",
-            _probability(r["p_value"]), f"{r['n']:,}" if r["n"] is not None else "",
-            style="bold" if r.get("primary") else None,
-        )  # fmt: skip
-    console = _console()
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(grid, markup=False)
-    for note in [*notes, *dict.fromkeys(r["note"] for r in records if r.get("note"))]:
-        console.print(note, markup=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _probability(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _exit_by(result: RunResult) -> None:

@@ -195,7 +195,7 @@ def _doubts(
             "A trend is missing, or the level is held too still.",
         ),
         "largest, in standard deviations": (
-            f"the largest residual, {farthest}, is {{}} standard deviations",
+            f"the largest residual, at {farthest}, is {{}} standard deviations",
             "Check such values, or take heavy tails.",
         ),
         "spread, later over earlier half": (

@@ -48,7 +48,7 @@ def _span(impact: Impact, where: NDArray[np.bool_]) -> str:
     at = np.flatnonzero(where)
     times = impact.path.time
     first, last = time_label(times[at[0]]), time_label(times[at[-1]])
-    if not isinstance(times, pd.DatetimeIndex):
+    if isinstance(times, pd.RangeIndex):
         first, last = f"row {first}", f"row {last}"
     return f"{first} to {last} ({len(at)} {'value' if len(at) == 1 else 'values'})"
 
@@ -92,10 +92,9 @@ def _relative(impact: Impact) -> str:
             "A relative effect cannot be said: what would have been may be zero, and nothing "
             "relates to zero."
         )
-    low, high = (percent(row[f"relative_{end}"]) for end in ("low", "high"))
-    return (
-        f"Relative to what would be expected, that is {percent(row['relative'])} ({low} to {high})."
-    )
+    parts = ("relative", "relative_low", "relative_high")
+    size, low, high = (_share(row[name]) for name in parts)
+    return f"Relative to what would be expected, that is {size} ({low} to {high})."
 
 
 def _likely(impact: Impact) -> str:
@@ -135,7 +134,8 @@ def _short(impact: Impact, found: ImpactSummary) -> str:
     row = found.row()
     return (
         f"{_signed(row['effect'])}{_unit(impact)} ({_signed(row['effect_low'])} to "
-        f"{_signed(row['effect_high'])}) on average over {found.n} values, p = {found.p_value:.2g}"
+        f"{_signed(row['effect_high'])}) on average over {found.n} values, "
+        f"p = {found.p_value:.2g}"
     )
 
 
@@ -164,11 +164,12 @@ def _learned(impact: Impact) -> str:
         f" It is modelled as {type(request.transform).__name__.lower()}, and effects are those on "
         "the scale of the outcome."
     )  # fmt: skip
+    named = impact.step.startswith("step of ")
+    steps = impact.step.replace("step", "steps", 1) if named else f"steps of one {impact.step}"
     return (
-        f"The model was learned from {_span(impact, learned)} in steps of a "
-        f"{impact.step.removeprefix('step of ')}: {_parts(model, len(impact.inclusion))}; "
-        f"{prior}; engine {impact.engine} ({ENGINES[impact.engine]}); {request.draws:,} draws, "
-        f"seed {request.seed}.{scale}"
+        f"The model was learned from {_span(impact, learned)}, in {steps}: "
+        f"{_parts(model, len(impact.inclusion))}; {prior}; engine {impact.engine} "
+        f"({ENGINES[impact.engine]}); {request.draws:,} draws, seed {request.seed}.{scale}"
     )
 
 
@@ -195,7 +196,7 @@ def _controls(impact: Impact) -> str:
         return ""
     if (shares >= 1.0 - 1e-9).all():
         names = ", ".join(map(str, shares.index))
-        return f"Controls: {names}. All are in the model: so few are not selected."
+        return f"Controls, all of them in the model: {names}."
     told = ", ".join(
         f"{name} {share:.2f}" for name, share in shares.sort_values(ascending=False).items()
     )

@@ -27,7 +27,7 @@ def effect_table(effects: ImpactSummary, level: float) -> str:
         (interval, *_each(effects, "[{relative_low}, {relative_high}]")),
     ]
     lines = [f"{a:<{WIDTH}}{b:<{WIDTH}}{c}".rstrip() for a, b, c in rows]
-    lines += ["", f"{'Tail probability p':<{WIDTH}}{effects.p_value:.4g}"]
+    lines += ["", f"{'Tail probability p':<{WIDTH}}{effects.p_value:.2g}"]
     return "\n".join(lines)
 
 
