@@ -6,8 +6,8 @@ need nothing else. The times before are drawn backward from that level (Fruhwirt
 Journal of Time Series Analysis 15:183), and only when they are asked for. Seasonal effects that
 change are drawn by :mod:`eocausal.estimators.season_draws`.
 
-Random numbers come from counters (Philox) keyed by seed and series, a row for each draw: a draw is
-the same whatever series are beside it and however many draws follow.
+Random numbers come from streams of seed and series, a row for each draw: a draw is the same
+whatever series are beside it and however many draws follow.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class PathDraws:
         self.last = int(grid.times[-1])
 
     def _stream(self, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, number]))
+        seeds = np.random.SeedSequence(self._key, spawn_key=(number,))
+        return np.random.Generator(np.random.SFC64(seeds))
 
     @property
     def _moving_season(self) -> bool:
@@ -132,7 +133,8 @@ class PathDraws:
         root = np.ones(len(grid.design)) if grid.variance is None else np.sqrt(grid.variance)
         noise = self._residuals(shocks, residual / root[self.last])
         noise *= self.sd * root[self.last + 1 :]
-        return Paths(expected, expected + noise)
+        noise += expected
+        return Paths(expected, noise)
 
     def _variances(self, uniform: Float64) -> Float64:
         """Draw s^2 from inverse-gamma laws; those beyond their bound again, within it."""
@@ -200,50 +202,55 @@ class PathDraws:
         walk = np.zeros((count, self.draws))
         walk[grid.times] = self._walk()
         self._bridge(walk)
-        expected = self.beta @ grid.design[:count].T + self.sd * walk.T
+        expected = self.beta @ grid.design[:count].T
+        expected += self.sd * walk.T
         noise = self._residuals(self._stream(6).standard_normal((self.draws, count)), None)
-        root = 1.0 if grid.variance is None else np.sqrt(grid.variance[:count])
-        return Paths(expected, expected + self.sd * root * noise)
+        noise *= self.sd if grid.variance is None else self.sd * np.sqrt(grid.variance[:count])
+        noise += expected
+        return Paths(expected, noise)
 
     def _walk(self) -> Float64:
         """Return (n, draws) the walk at the observed times, over s, backward from its end."""
         grid = self.posterior.grid
-        phi = np.array([r.residual.phi for r in grid.rotations])
-        moving = np.flatnonzero(grid.prior.q > 0)
-        calendar = np.zeros((1, self.last + 1), bool)
-        calendar[0, grid.times] = True
-        chain = chain_of(calendar, phi, grid.variance)
-        found = chain.eliminate(grid.prior.q[moving])
         columns = np.column_stack([self.y, grid.design[grid.times]]).T
-        solved = found.solve(chain.whitened(columns[:, None]))[:, 0]
-        place = np.full(grid.prior.q.size, -1)
-        place[moving] = np.arange(moving.size)
-        at = place[self.step]
-        count = columns.shape[1]
-        walk = np.zeros((count, self.draws))
-        live = np.flatnonzero(at >= 0)
+        normal = self._stream(5).standard_normal((self.draws, columns.shape[1]))
+        walk = np.zeros((columns.shape[1], self.draws))
+        live = np.flatnonzero(grid.prior.q[self.step] > 0)
         if not live.size:
             return walk
-        loads = np.column_stack([np.ones(self.draws), -self.beta]) / self.sd
-        inverse = found.inverse[0, self.kind[live], at[live]].T
-        factor = found.factor[0, self.kind[live], at[live]].T.copy()
-        normal = self._stream(5).standard_normal((self.draws, count))[live].T
-        noise = np.sqrt(inverse) * normal
-        mean = np.empty_like(noise)
-        for cell in np.unique(self.cell[live]):
-            mine = np.flatnonzero(self.cell[live] == cell)
-            kind, step = divmod(int(cell), grid.prior.q.size)
-            mean[:, mine] = (loads[live[mine]] @ solved[:, kind, place[step]]).T
+        live = live[np.argsort(self.cell[live], kind="stable")]
+        kinds, kind = np.unique(self.kind[live], return_inverse=True)
+        steps, step = np.unique(self.step[live], return_inverse=True)
+        calendar = np.zeros((1, self.last + 1), bool)
+        calendar[0, grid.times] = True
+        phi = np.array([grid.rotations[at].residual.phi for at in kinds])
+        chain = chain_of(calendar, phi, grid.variance)
+        found = chain.eliminate(grid.prior.q[steps])
+        solved = found.solve(chain.whitened(columns[:, None]))[:, 0]
+        spread, factor = np.sqrt(found.inverse[0]), found.factor[0]
+        loads = (np.column_stack([np.ones(self.draws), -self.beta]) / self.sd)[live]
+        noise = normal[live].T.copy()
+        mean, factors = np.empty_like(noise), np.empty_like(noise)
+        starts = np.flatnonzero(np.append(True, np.diff(self.cell[live]) > 0))
+        for start, end in zip(starts, np.append(starts[1:], live.size), strict=True):
+            at = kind[start], step[start]
+            np.matmul(solved[:, *at].T, loads[start:end].T, out=mean[:, start:end])
+            noise[:, start:end] *= spread[at][:, None]
+            factors[:, start:end] = factor[at][:, None]
         noise[-1] = self._end[live] - mean[-1]
+        part = np.empty(live.size)
         for j in range(len(noise) - 2, -1, -1):
-            noise[j] -= factor[j + 1] * noise[j + 1]
-        walk[:, live] = mean + noise
+            noise[j] -= np.multiply(factors[j + 1], noise[j + 1], out=part)
+        noise += mean
+        walk[:, live] = noise
         return walk
 
     def _bridge(self, walk: Float64) -> None:
         """Fill (T, draws) at times without a value, between those with one, in place."""
         times, q = self.posterior.grid.times, self.posterior.grid.prior.q[self.step]
         missing = np.setdiff1d(np.arange(1, len(walk)), times)
+        if not missing.size:
+            return
         normal = self._stream(7).standard_normal((self.draws, len(walk)))
         for t in missing:
             ahead = int(times[np.searchsorted(times, t)])

@@ -42,8 +42,7 @@ def subset_inverses(matrices: Float64, included: Bool) -> tuple[Float64, Float64
     for at, members in enumerate(included):
         chosen = tuple(int(i) for i in np.flatnonzero(members))
         swept, log_det[at] = _swept(chosen, done)
-        grid = np.ix_(chosen, chosen)
-        inverse[at][grid] = -swept[grid]
+        np.multiply(swept, -1.0 * (members[:, None] & members)[..., None], out=inverse[at])
     shape = matrices.shape[:-2]
     return (
         np.moveaxis(inverse, -1, 0).reshape(*shape, len(included), size, size),
