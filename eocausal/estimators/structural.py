@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eocausal.errors import EstimationError
+from eocausal.estimators.collapsed import fit_collapsed
 from eocausal.estimators.structural_grid import fit_grid
 from eocausal.estimators.structural_model import Engine, StructuralModel, engine_of
 from eocausal.estimators.structural_result import StructuralFit
@@ -28,6 +29,7 @@ def fit_structural(
     *,
     controls: Float64 | None = None,
     variance: Float64 | None = None,
+    seed: int = 0,
 ) -> StructuralFit:
     """Fit a structural model to the times before an event, to each series on its own.
 
@@ -43,6 +45,8 @@ def fit_structural(
     variance
         (T,) variance of the residual at each time relative to others, such as one over the number
         of valid looks; equal if not given.
+    seed
+        Fixes what an engine draws to fit; ``grid`` draws nothing.
 
     Raises
     ------
@@ -55,6 +59,10 @@ def fit_structural(
     engine = engine_of(decided, 0 if controls is None else controls.shape[1])
     if engine is Engine.GRID:
         return fit_grid(outcomes, before, decided, controls=controls, variance=variance)
+    if engine is Engine.COLLAPSED:
+        return fit_collapsed(
+            outcomes, before, decided, controls=controls, variance=variance, seed=seed
+        )
     raise EstimationError(
         f"The engine {engine} is not there yet.", cause="It is being built.", next_step="Wait."
     )

@@ -156,10 +156,6 @@ def _able(model: StructuralModel, controls: int) -> list[Engine]:
         return [Engine.GIBBS]
     able = [Engine.COLLAPSED, Engine.GIBBS]
     level = model.trend in (Trend.LEVEL, Trend.LINE)
-    if isinstance(model.prior, CompatiblePrior):
-        one = len(seasons) <= 1 and all(
-            s.changes and s.duration == 1 and s.harmonics is None for s in seasons
-        )
-    else:
-        one = not any(s.changes for s in seasons)
-    return [Engine.GRID, *able] if level and one else able
+    own = isinstance(model.prior, CompatiblePrior)
+    stays = not seasons if own else not any(s.changes for s in seasons)
+    return [Engine.GRID, *able] if level and stays else able

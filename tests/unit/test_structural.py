@@ -150,7 +150,7 @@ def test_seasons_that_are_none_are_refused(wrong):
 def test_the_engine_follows_from_the_model():
     compatible = CompatiblePrior()
     assert engine_of(StructuralModel(season=12), 3) is Engine.GRID
-    assert engine_of(StructuralModel(season=12, prior=compatible), 3) is Engine.GRID
+    assert engine_of(StructuralModel(season=12, prior=compatible), 3) is Engine.COLLAPSED
     assert engine_of(StructuralModel(season=(12, 5), prior=compatible), 3) is Engine.COLLAPSED
     assert engine_of(StructuralModel(trend=Trend.SEMI_LOCAL), 0) is Engine.COLLAPSED
     assert engine_of(StructuralModel(dynamic=True), 1) is Engine.GIBBS

@@ -1,0 +1,342 @@
+"""What follows from an importance sample: inclusion, laws of averages, draws of whole paths.
+
+A draw takes a point and a set of columns by their weight, the residual's variance and the
+coefficients from their exact laws, and corrects a path drawn from the model alone by the
+conditional mean given the data (Durbin & Koopman 2012, section 4.9.1). Random numbers come from a
+counter (Philox) keyed by seed and series, a row for each draw: a draw is the same whatever series
+are beside it and however many draws follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from eocausal.estimators.collapsed_bands import Layout, Ratios
+from eocausal.estimators.collapsed_group import Group
+from eocausal.estimators.collapsed_importance import Sample
+from eocausal.estimators.collapsed_model import Stratum
+from eocausal.estimators.collapsed_parts import Returning, autoregression
+from eocausal.estimators.collapsed_sets import eliminated
+from eocausal.estimators.level_draws import Paths
+from eocausal.estimators.t_mixture import TMixture
+
+__all__ = ["Posterior", "average_law", "draw_paths"]
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.intp]
+NORMAL = 1e8  # degrees of freedom of a t that is a normal
+NEGLIGIBLE = 1e-10
+BLOCK = 64  # draws made together: what they need fits the processor's cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior:
+    """Posterior of one series, at P points and for each set of columns.
+
+    Attributes
+    ----------
+    group, row
+        The series and those with the same gaps.
+    layout
+        Parts over all T times.
+    ratios, own
+        Points, and the residual's variance there (ones where it is integrated out).
+    gram
+        (P, m, m) sums over the values, see :class:`~.collapsed_group.Sums`.
+    ssr
+        (P, sets) sums of squares.
+    weight
+        (P, sets), adds up to one.
+    offset
+        (T,) prior mean of the level.
+    effective
+        Equally weighted points that the sample is worth.
+    """
+
+    group: Group
+    row: int
+    layout: Layout
+    ratios: Ratios
+    own: Float64
+    gram: Float64
+    ssr: Float64
+    weight: Float64
+    offset: Float64
+    effective: float
+
+    @classmethod
+    def of(
+        cls, group: Group, layout: Layout, row: int, strata: Sequence[Stratum],
+        samples: Sequence[Sample], offset: Float64,
+    ) -> Posterior:  # fmt: skip
+        """Put the samples of the strata together, for one of their series."""
+        weights = np.concatenate([s.log_weight[row] for s in samples])
+        weights = np.exp(weights - weights.max())
+        effective = float(weights.sum() ** 2 / (weights**2).sum())
+        live = weights >= NEGLIGIBLE * weights.sum()
+        points = [stratum.ratios(s.x[row]) for stratum, s in zip(strata, samples, strict=True)]
+        fields = [np.concatenate([getattr(r, name) for r, _ in points])[live]
+                  for name in ("parts", "slope", "start", "phi", "rho")]  # fmt: skip
+        density, ssr, gram = group.unpacked(np.concatenate([s.kept[row] for s in samples])[live])
+        share = weights[live, None] * special.softmax(density, axis=1)
+        return cls(
+            group, row, layout, Ratios(*fields), np.concatenate([own for _, own in points])[live],
+            gram, ssr, share / share.sum(), offset, effective,
+        )  # fmt: skip
+
+    def inclusion(self) -> Float64:
+        """Return (k,) the probability that each column is in the model."""
+        columns = self.group.columns
+        return np.append(np.ones(columns.always), self.weight.sum(0) @ columns.included)
+
+    def variances(self) -> Float64:
+        """Return (P, sets) what squared scales are multiplied by: s^2, or its estimate."""
+        if self.group.scale_known:
+            return np.broadcast_to(self.own[:, None], self.ssr.shape)
+        return self.ssr / self.group.df
+
+    def prior_and_data(self) -> Float64:
+        """Return (P, m, m) sums over the values with what is believed about coefficients."""
+        return self.gram + self.group.columns.added(self.own)
+
+
+def average_law(posterior: Posterior, weights: Float64) -> TMixture:
+    """Return the law of a weighted sum of values, ``weights`` (T,) zero where they are known.
+
+    It is in units of the series scaled, less its offset.
+    """
+    group, ratios, layout = posterior.group, posterior.ratios, posterior.layout
+    n, rows = len(group.seen), len(ratios)
+    share = np.broadcast_to(weights, (rows, layout.times))
+    cov = state_spread(layout, ratios, share) + noise_spread(layout, ratios, share)
+    own = cov @ weights
+    near = group.bands.autocorrelated(group.bands.filtered(cov[:, :n])[None], ratios)
+    y = np.broadcast_to(group.y[posterior.row], (rows, n))
+    cross, known = [], []
+    size = max(1, 2_000_000 // (n * (group.dims + group.missing.size + 8)))
+    for first in range(0, rows, size):
+        part = np.arange(first, min(first + size, rows))
+        _, solved, _ = group.whitened(ratios.take(part), y[part], near[:, part])
+        cross.append(np.einsum("krn,rn->rk", solved[:-1], solved[-1]))
+        known.append((solved[-1] ** 2).sum(1))
+    to_y = np.concatenate(cross)
+    own = own - np.concatenate(known)
+    reach = _regressors(posterior) @ weights - to_y[:, :-1]
+    bordered = np.zeros((rows, group.dims + 1, group.dims + 1))
+    bordered[:, :-1, :-1] = posterior.prior_and_data()
+    bordered[:, :-2, -1] = bordered[:, -1, :-2] = reach
+    columns = group.columns
+    always = group.slope + columns.always
+    left, _ = eliminated(bordered, always, columns.included.shape[1])
+    center = to_y[:, -1, None] - left[..., 0, 1]
+    spread = np.sqrt((own[:, None] - left[..., 1, 1]) * posterior.variances())
+    df = NORMAL if group.scale_known else group.df
+    weight, center, spread = (part.reshape(1, -1) for part in (posterior.weight, center, spread))
+    return TMixture(weight, center, spread, df)
+
+
+def _regressors(posterior: Posterior) -> Float64:
+    """Return (P, m - 1, T) long-run slope and columns."""
+    values = np.broadcast_to(
+        posterior.group.columns.values.T,
+        (len(posterior.ratios), *posterior.group.columns.values.T.shape),
+    )
+    if not posterior.group.slope:
+        return values
+    return np.concatenate([_drift(posterior.layout, posterior.ratios)[:, None], values], 1)
+
+
+def _drift(layout: Layout, ratios: Ratios) -> Float64:
+    rows = len(ratios)
+    nothing = np.zeros((rows, layout.times))
+    return Returning(ratios.rho).path(nothing, np.zeros(rows), np.ones(rows))
+
+
+def state_spread(layout: Layout, ratios: Ratios, v: Float64) -> Float64:
+    """Return (rows, T) the covariance of all states' sum, times v (rows, T)."""
+    out = np.zeros_like(v)
+    for at, (part, start) in enumerate(zip(layout.parts, starts_of(layout), strict=True)):
+        out += ratios.parts[:, at, None] * part.spread(v)
+        out += ratios.start[:, None] * ((v @ start) @ start.T)
+    if layout.returning is not None:
+        trend = Returning(ratios.rho)
+        rows = len(ratios)
+        first = trend.path(np.zeros_like(v), np.ones(rows), np.zeros(rows))
+        out += ratios.slope[:, None] * trend.spread(v)
+        out += (ratios.start * layout.returning * (v * first).sum(1))[:, None] * first
+    return out
+
+
+@lru_cache(maxsize=8)
+def starts_of(layout: Layout) -> tuple[Float64, ...]:
+    """Return (T, m) what starting values of one sd become, for each part."""
+    return tuple(
+        part.starts(layout.times) * np.sqrt(var)
+        for part, var in zip(layout.parts, layout.start_vars, strict=True)
+    )
+
+
+def noise_spread(layout: Layout, ratios: Ratios, v: Float64) -> Float64:
+    """Return (rows, T) the covariance of the residual, times v."""
+    root = np.sqrt(layout.variances())
+    u = v * root
+    if layout.autocorrelated:
+        ahead = autoregression(u[:, ::-1], ratios.phi)[:, ::-1]
+        u = autoregression(u, ratios.phi) + ahead - u
+    return u * root
+
+
+def draw_paths(
+    posterior: Posterior, *, draws: int, seed: int, key: int, center: Float64, scale: Float64
+) -> Paths:
+    """Draw paths of one series.
+
+    Parameters
+    ----------
+    seed, key
+        Together they fix the random numbers; ``key`` names the series.
+    center, scale
+        (T,) what turns the series as it was fitted into its own units.
+    """
+    group, layout = posterior.group, posterior.layout
+    pick, rng = (
+        np.random.Generator(np.random.Philox(key=[seed, key], counter=[0, 0, 0, stream]))
+        for stream in (0, 1)
+    )
+    choice = pick.random((draws, 2))
+    weight = posterior.weight.ravel()
+    which = np.searchsorted(np.cumsum(weight) / weight.sum(), choice[:, 0], side="right")
+    point, chosen = np.divmod(np.minimum(which, weight.size - 1), posterior.ssr.shape[1])
+    sd = np.sqrt(_variances(posterior, point, chosen, choice[:, 1]))[:, None]
+    middle, root = _coefficients(posterior, point, chosen)
+    seen, times = group.seen, layout.times
+    n, last = len(seen), int(np.flatnonzero(seen)[-1]) + 1
+    expected, replicate = np.empty((2, draws, times))
+    loads = np.empty((draws, n))
+    blocks = [slice(first, min(first + BLOCK, draws)) for first in range(0, draws, BLOCK)]
+    for rows in blocks:
+        ratios, own = posterior.ratios.take(point[rows]), sd[rows]
+        numbers = _Numbers(layout, group.dims - 1, last, len(own), rng)
+        noise = np.einsum("dlk,dl->dk", root[rows], numbers.coefficients)
+        path = numbers.states(ratios)
+        path *= own
+        path += _mean(posterior, ratios, middle[rows] + own * noise)
+        residual = numbers.noise(ratios, numbers.residual)
+        gap = (group.values[posterior.row] - path[:, :n]) / own
+        gap -= residual[:, :n]
+        gap[:, group.missing] = 0.0
+        loads[rows] = group.bands.autocorrelated(group.bands.filtered(gap), ratios)
+        residual[:, :last] = numbers.noise(ratios, numbers.fresh)
+        expected[rows] = path
+        np.multiply(residual, own, out=replicate[rows])
+    _solve(posterior, point, loads)
+    for rows in blocks:
+        ratios, own = posterior.ratios.take(point[rows]), sd[rows]
+        given = np.zeros((len(own), times))
+        given[:, :n] = group.bands.adjoint(loads[rows], ratios)
+        given *= own
+        path = state_spread(layout, ratios, given)
+        path += expected[rows]
+        new = replicate[rows]
+        if layout.autocorrelated:
+            new[:, last:] += noise_spread(layout, ratios, given)[:, last:]
+        new += path
+        new *= scale
+        new += center
+        path *= scale
+        np.add(path, center, out=expected[rows])
+    return Paths(expected, replicate)
+
+
+def _mean(posterior: Posterior, ratios: Ratios, beta: Float64) -> Float64:
+    """Return (rows, T) what regressors and the long-run slope add."""
+    slope = posterior.group.slope
+    out = beta[:, slope:] @ posterior.group.columns.values.T
+    return out + beta[:, :1] * _drift(posterior.layout, ratios) if slope else out
+
+
+class _Numbers:
+    """Standard normal numbers, a row for each draw, and what they make of the model alone."""
+
+    def __init__(
+        self, layout: Layout, columns: int, last: int, draws: int, rng: np.random.Generator
+    ) -> None:
+        self.layout = layout
+        times = layout.times
+        kinds = [part.shocks for part in layout.parts] + [1] * (layout.returning is not None)
+        starts = sum(map(len, layout.start_vars)) + int(layout.returning is not None)
+        sizes = [columns, starts, *(kind * times for kind in kinds), times, last]
+        blocks = np.split(rng.standard_normal((draws, sum(sizes))), np.cumsum(sizes)[:-1], axis=1)
+        self.coefficients, self.starts, *self.shocks, self.residual, self.fresh = blocks
+
+    def states(self, ratios: Ratios) -> Float64:
+        """Return (rows, T) the sum of all states."""
+        layout, rows = self.layout, len(ratios)
+        out = np.zeros((rows, layout.times))
+        used = 0
+        for at, (part, start) in enumerate(zip(layout.parts, starts_of(layout), strict=True)):
+            path = part.path(self.shocks[at].reshape(rows, part.shocks, -1))
+            path *= np.sqrt(ratios.parts[:, at, None])
+            out += path
+            own = self.starts[:, used : used + start.shape[1]] * np.sqrt(ratios.start)[:, None]
+            out += own @ start.T
+            used += start.shape[1]
+        if layout.returning is not None:
+            first = self.starts[:, -1] * np.sqrt(ratios.start * layout.returning)
+            shocks = np.sqrt(ratios.slope)[:, None] * self.shocks[-1]
+            out += Returning(ratios.rho).path(shocks, first, np.zeros(rows))
+        return out
+
+    def noise(self, ratios: Ratios, normal: Float64) -> Float64:
+        """Return (rows, n) residuals of the first n times."""
+        root = np.sqrt(self.layout.variances())[: normal.shape[1]]
+        if not self.layout.autocorrelated:
+            return normal * root
+        shocks = normal * np.sqrt(1.0 - ratios.phi**2)[:, None]
+        shocks[:, 0] = normal[:, 0]
+        return autoregression(shocks, ratios.phi) * root
+
+
+def _variances(posterior: Posterior, point: Int64, chosen: Int64, uniform: Float64) -> Float64:
+    """Return the residual's variance: that of the point, or drawn from its inverse gamma."""
+    if posterior.group.scale_known:
+        return posterior.own[point]
+    inner = special.gammainccinv(0.5 * posterior.group.df, uniform)
+    return np.asarray(0.5 * posterior.ssr[point, chosen] / inner)
+
+
+def _coefficients(posterior: Posterior, point: Int64, chosen: Int64) -> tuple[Float64, Float64]:
+    """Return means (draws, m - 1) of coefficients and roots of their covariances over s^2.
+
+    Those of columns left out are zero.
+    """
+    group = posterior.group
+    pairs, back = np.unique(np.stack([point, chosen], 1), axis=0, return_inverse=True)
+    always = np.ones((len(pairs), group.slope + group.columns.always), bool)
+    member = np.concatenate([always, group.columns.included[pairs[:, 1]]], 1)
+    both = member[:, :, None] & member[:, None, :]
+    full = posterior.prior_and_data()[pairs[:, 0]]
+    gram = np.where(both, full[:, :-1, :-1], 0.0) + np.eye(member.shape[1]) * ~member[:, None, :]
+    center = np.linalg.solve(gram, np.where(member, full[:, :-1, -1], 0.0)[..., None])[..., 0]
+    root = np.linalg.inv(np.linalg.cholesky(gram)) * both
+    return center[back.ravel()], root[back.ravel()]
+
+
+def _solve(posterior: Posterior, point: Int64, filtered: Float64) -> None:
+    """Turn D u (draws, n) into L'^-1 L^-1 D u, less what missing values explain, in place."""
+    group = posterior.group
+    used, back = np.unique(point, return_inverse=True)
+    order = np.argsort(back.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(back.ravel()))
+    factor, gaps = group.gap_columns(posterior.ratios.take(used))
+    for row, members in enumerate(np.split(order, ends[:-1])):
+        inner = factor.solve_some(filtered[members], row)
+        if gaps is not None:
+            inner = inner - (inner @ gaps[row].T) @ gaps[row]
+        filtered[members] = factor.solve_some(inner, row, transposed=True)

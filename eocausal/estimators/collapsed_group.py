@@ -1,0 +1,218 @@
+"""Series with the same gaps: their densities at points, states and coefficients integrated out.
+
+With G = [X, y]' V^-1 [X, y], prior b ~ N(0, s^2 W^-1) and a set of columns,
+
+    SSR = G_yy - G_yX (G_XX + W)^-1 G_Xy,
+    y | s^2 has log density -(n log 2 pi s^2 + log |V| + log |G_XX + W| - log |W| + SSR / s^2) / 2,
+
+which with s^2 ~ 1/s^2 integrates to a power of SSR (O'Hagan & Forster 2004, chapter 11).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from eocausal.estimators.collapsed_bands import Bands, Factor, Ratios
+from eocausal.estimators.collapsed_sets import eliminated
+
+__all__ = ["Columns", "Group", "Sums"]
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.intp]
+AT_ONCE = 150_000  # numbers in the banded matrices factored together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Regressors over all T times, and what is believed about their coefficients.
+
+    Attributes
+    ----------
+    values
+        (T, k), those in every set first; a long-run slope comes before them, without values.
+    always
+        How many are in every set, the long-run slope left aside.
+    precision
+        (k, k) prior precision times s^2, zero where the prior is flat.
+    included, log_prior
+        (sets, k - always) and (sets,): sets of the others and their log probabilities.
+    long_run
+        Prior variance of the long-run slope, infinite if flat; None without one.
+    """
+
+    values: Float64
+    always: int
+    precision: Float64
+    included: NDArray[np.bool_]
+    log_prior: Float64
+    long_run: float | None
+
+    @property
+    def flat(self) -> int:
+        """How many coefficients have a flat prior."""
+        own = int((np.diagonal(self.precision) == 0).sum())
+        return own + int(self.long_run is not None and math.isinf(self.long_run))
+
+    def log_det(self) -> Float64:
+        """Return (sets,) log determinants of the proper part of the precision."""
+        proper = np.diagonal(self.precision) > 0
+        matrix = self.precision + np.diag(~proper * 1.0)
+        bordered = np.pad(matrix, (0, 1))[None]
+        return np.asarray(eliminated(bordered, self.always, self.included.shape[1])[1][0])
+
+    def added(self, own: Float64) -> Float64:
+        """Return (rows, m, m) precisions with the long-run slope's and a border for y."""
+        slope = int(self.long_run is not None)
+        out = np.pad(self.precision, ((slope, 1), (slope, 1)))[None]
+        if self.long_run is None:
+            return out
+        out = np.repeat(out, len(own), 0)
+        out[:, 0, 0] = own / self.long_run
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """log |V| (rows,) and [X, y]' V^-1 [X, y] (rows, m, m) over the values that are there."""
+
+    log_det: Float64
+    gram: Float64
+
+    def take(self, rows: Int64) -> Sums:
+        """Return some rows."""
+        return Sums(self.log_det[rows], self.gram[rows])
+
+
+class Group:
+    """Series with values at the same times.
+
+    Parameters
+    ----------
+    bands
+        Covariances over the times up to the last to learn from.
+    seen
+        (n,) True where the series have values.
+    columns
+        Regressors.
+    values
+        (S, n) the series, anything finite where missing.
+    scale_known
+        Whether the residual's variance is given with the points.
+    lost
+        Degrees of freedom that starts of the states take, if it is not.
+    """
+
+    def __init__(
+        self, bands: Bands, seen: NDArray[np.bool_], columns: Columns, values: Float64, *,
+        scale_known: bool, lost: int,
+    ) -> None:  # fmt: skip
+        self.bands, self.seen, self.columns = bands, seen, columns
+        n = len(seen)
+        self.missing = np.flatnonzero(~seen)
+        self.gaps = bands.filtered(np.eye(n)[self.missing] * bands.root)[:, None]
+        self.values = values
+        self.x = bands.filtered(np.where(seen, columns.values[:n].T, 0.0))[:, None]
+        self.y = bands.filtered(np.where(seen, values, 0.0))
+        self.log_root = float(bands.scale_log_det(seen[None])[0])
+        self.count = int(seen.sum())
+        self.scale_known = scale_known
+        self.df = float(self.count - columns.flat - (0 if scale_known else lost))
+        self.slope = int(columns.long_run is not None)
+        self.prior_log_det = columns.log_det()
+
+    @property
+    def dims(self) -> int:
+        """Number of columns of [X, y]."""
+        return self.slope + len(self.x) + 1
+
+    def sums(self, ratios: Ratios, series: Int64) -> Sums:
+        """Return sums of some series at points, a row each."""
+        size = max(1, AT_ONCE // self.bands.basis.shape[1])
+        parts = []
+        for first in range(0, len(ratios), size):
+            rows = np.arange(first, min(first + size, len(ratios)))
+            parts.append(self._sums(ratios.take(rows), series[rows]))
+        return Sums(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def _sums(self, ratios: Ratios, series: Int64) -> tuple[Float64, Float64]:
+        factor, solved, log_det = self.whitened(ratios, self.y[series])
+        gram = solved.transpose(1, 0, 2) @ solved.transpose(1, 2, 0)
+        return factor.log_det + log_det + self.log_root, gram
+
+    def whitened(
+        self, ratios: Ratios, y: Float64, extra: Float64 | None = None
+    ) -> tuple[Factor, Float64, Float64]:
+        """Return the factor, L^-1 D [X, y] without what missing values explain, and log |E'V^-1 E|.
+
+        Parameters
+        ----------
+        y
+            (rows, n) filtered series, a row each.
+        extra
+            (columns, rows, n) more columns, filtered, after y.
+        """
+        factor = self.bands.factor(ratios)
+        blocks = [self.bands.autocorrelated(part, ratios) for part in (self.gaps, self.x, y[None])]
+        if self.slope:
+            blocks.insert(1, self.bands.long_run(ratios)[None])
+        if extra is not None:
+            blocks.append(extra)
+        solved = factor.solve(np.concatenate(blocks))
+        gone = self.missing.size
+        if not gone:
+            return factor, solved, np.zeros(len(ratios))
+        explained, log_det = _orthonormal(solved[:gone])
+        rest = solved[gone:].swapaxes(0, 1)
+        rest = rest - (rest @ explained.swapaxes(1, 2)) @ explained
+        return factor, rest.swapaxes(0, 1), log_det
+
+    def gap_columns(self, ratios: Ratios) -> tuple[Factor, Float64 | None]:
+        """Return the factor and (rows, missing, n) an orthonormal basis of L^-1 D E."""
+        factor = self.bands.factor(ratios)
+        if not self.missing.size:
+            return factor, None
+        solved = factor.solve(self.bands.autocorrelated(self.gaps, ratios))
+        return factor, _orthonormal(solved)[0]
+
+    def kept(self, ratios: Ratios, own: Float64, series: Int64) -> tuple[Float64, Float64]:
+        """Return (rows,) log densities over all sets, and what :meth:`unpacked` takes apart."""
+        sums = self.sums(ratios, series)
+        density, ssr = self.densities(sums, own)
+        flat = np.concatenate([density, ssr, sums.gram.reshape(len(own), -1)], 1)
+        return np.asarray(special.logsumexp(density, axis=1)), flat
+
+    def unpacked(self, kept: Float64) -> tuple[Float64, Float64, Float64]:
+        """Return (rows, sets) densities and SSR and (rows, m, m) sums."""
+        sets = len(self.columns.log_prior)
+        gram = kept[:, 2 * sets :].reshape(len(kept), self.dims, self.dims)
+        return kept[:, :sets], kept[:, sets : 2 * sets], gram
+
+    def densities(self, sums: Sums, own: Float64) -> tuple[Float64, Float64]:
+        """Return (rows, sets) log densities at residual variances ``own``, and SSR."""
+        chosen = self.columns.included.shape[1]
+        always = self.slope + self.columns.always
+        left, grown = eliminated(sums.gram + self.columns.added(own), always, chosen)
+        ssr = np.maximum(left[..., 0, 0], 1e-300)
+        common = -sums.log_det[:, None] - grown + self.prior_log_det
+        long_run = self.columns.long_run
+        if long_run is not None and math.isfinite(long_run):
+            common = common + np.log(own / long_run)[:, None]
+        power = self.df
+        if self.scale_known:
+            size = power * np.log(2.0 * np.pi * own)[:, None] + ssr / own[:, None]
+        else:
+            size = power * np.log(np.pi * ssr) - 2.0 * special.gammaln(0.5 * power)
+        return 0.5 * (common - size) + self.columns.log_prior, ssr
+
+
+def _orthonormal(solved: Float64) -> tuple[Float64, Float64]:
+    """Return (rows, columns, n) an orthonormal basis of columns, and log |columns' columns|."""
+    columns = solved.swapaxes(0, 1)
+    root = np.linalg.cholesky(columns @ columns.swapaxes(1, 2))
+    log_det = 2.0 * np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
+    return np.linalg.solve(root, columns), log_det
