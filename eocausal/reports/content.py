@@ -10,6 +10,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
+    from eocausal.reports.impact_content import ImpactContent
 
 __all__ = ["CheckLike", "Gallery", "Picture", "PlacedContent", "ReportContent"]
 
@@ -151,6 +152,8 @@ class ReportContent:
         Pictures that were drawn before, by subject.
     placed
         What an evaluation of placed projects shows besides; None for trials.
+    impact
+        What a study of an event on a series shows besides; None for others.
     data
         Facts about the data, as pairs of label and value.
     failures
@@ -175,6 +178,7 @@ class ReportContent:
     truth: pd.DataFrame | None = None
     galleries: Sequence[Gallery] = ()
     placed: PlacedContent | None = None
+    impact: ImpactContent | None = None
     data: Sequence[tuple[str, str]] = ()
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -32,13 +32,14 @@ def report_figures(content: ReportContent) -> dict[str, Figure]:
     dict of str to Figure
         Some of ``effects_map``, ``coefficients``, ``rate``, ``auc`` and ``truth``; for placed
         projects of ``sectors``, ``stand_ins``, ``placement``, ``calibration``, ``balance``,
-        ``sensitivity`` and ``corrections``, too.
+        ``sensitivity`` and ``corrections``, too; for an event on a series those of
+        :func:`eocausal.reports.impact_figures.impact_figures`.
     """
     outcome, unit = content.outcome, content.unit
     figures: dict[str, Figure] = {}
     if content.effect_map is not None and len(content.effect_map):
         figures["effects_map"] = map_figure(content.effect_map, outcome=outcome, unit=unit)
-    if effect_records(content.estimates):
+    if effect_records(content.estimates) and content.impact is None:
         figures["coefficients"] = coefficients_figure(content.estimates, outcome=outcome, unit=unit)
     if content.heterogeneity is not None and len(content.heterogeneity):
         figures["rate"] = rate_figure(content.heterogeneity)
@@ -48,6 +49,10 @@ def report_figures(content: ReportContent) -> dict[str, Figure]:
         figures["truth"] = truth_figure(content.truth, unit=unit)
     if content.placed is not None:
         figures |= _placed_figures(content.placed, outcome, unit)
+    if content.impact is not None:
+        from eocausal.reports.impact_figures import impact_figures
+
+        figures |= impact_figures(content.impact, outcome, unit)
     return figures
 
 

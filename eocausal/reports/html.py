@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from eocausal.provenance import atomic_path
 from eocausal.reports.content import CheckLike, Gallery, ReportContent
 from eocausal.reports.figures import report_figures, save_figures
+from eocausal.reports.impact_view import impact_view
 from eocausal.reports.placed import placed_view
 from eocausal.reports.plots import effect_records, to_png, to_svg
 from eocausal.reports.tables import (
@@ -93,13 +94,14 @@ def render_report(content: ReportContent) -> str:
         scripts=[Markup(script) for script in scripts],
         failed=failed_checks(content.checks),
         claim=[part for part in content.claim.split("\n\n") if part.strip()],
-        claim_lead=1 if failed_checks(content.checks) else 0,
+        claim_lead=1 if failed_checks(content.checks) and content.impact is None else 0,
         summary=list(content.summary),
         headline=_headline(content.estimates),
         verdicts=_verdict_counts(content.checks),
         map=_map_view(content.effect_map),
         images=images,
         placed=None if content.placed is None else placed_view(content.placed, images),
+        impact=None if content.impact is None else impact_view(content.impact, images),
         estimates=estimates_table(content.estimates),
         estimates_drawn=len(effect_records(content.estimates)),
         heterogeneity=_heterogeneity_view(content),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from eocausal.errors import EocausalError
 from eocausal.studies.impact_decisions import break_choice, break_model, sensors_of
+from eocausal.studies.impact_rules import control_name
 from eocausal.studies.progress import Advance
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def _one(
     from eocausal.estimators.breakpoints import breakpoints
 
     study = space.study
+    same = {control_name(c.series, c.name) for c in study.controls if c.same_record}
     try:
         breaks = breakpoints(
             values, model=break_model(study), choice=break_choice(study), seed=study.seed,
@@ -53,7 +55,7 @@ def _one(
             {**{k: _plain(v) for k, v in row.items()}, "at": at}
             for row, at in zip(breaks.to_frame().to_dict("records"), breaks.at, strict=True)
         ],
-        "levels": _levels(breaks), **_sensors(space, breaks),
+        "levels": _levels(breaks), **_sensors(space, breaks, same=treated or name in same),
         "methods": _company(space, breaks) if treated else [],
         "shift": _shift(space, breaks) if treated else None,
     }  # fmt: skip
@@ -70,11 +72,11 @@ def _levels(breaks: Breaks) -> list[dict[str, Any]]:
     ]
 
 
-def _sensors(space: ImpactSpace, breaks: Breaks) -> dict[str, Any]:
+def _sensors(space: ImpactSpace, breaks: Breaks, *, same: bool) -> dict[str, Any]:
     from eocausal.estimators.breaks_sensors import hold_against_sensors
 
     declared = sensors_of(space.study)
-    if declared is None:
+    if declared is None or not same:
         return {"sensors": [], "coincide": [], "chance": None, "verdict": ""}
     verdict = hold_against_sensors(breaks, declared, seed=space.study.seed)
     return {

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eocausal.estimators.breaks_model import BreakModel
     from eocausal.estimators.breaks_number import Sequential
     from eocausal.estimators.breaks_sensors import SensorChanges
+    from eocausal.estimators.impact_transforms import Transform
 
 __all__ = [
     "break_choice",
@@ -22,6 +23,7 @@ __all__ = [
     "event_of",
     "model_of",
     "sensors_of",
+    "transform_of",
     "varied",
 ]
 
@@ -48,6 +50,13 @@ def _prior(choice: PriorChoice) -> LearnedPrior | CompatiblePrior:
     if choice.compatible is not None:
         return CompatiblePrior(level_sd=choice.compatible.level_sd)
     return LearnedPrior()
+
+
+def transform_of(section: ModelSection) -> Transform | None:
+    """Return the scale on which parts add up; None for the outcome's own."""
+    from eocausal.estimators.impact_transforms import Log, Logit
+
+    return {"none": None, "log": Log(), "logit": Logit()}[section.transform]
 
 
 def varied(model: ModelSection, variant: VariantSection) -> ModelSection:

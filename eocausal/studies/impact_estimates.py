@@ -9,12 +9,13 @@ import numpy as np
 
 from eocausal.errors import EocausalError
 from eocausal.provenance import atomic_path
-from eocausal.studies.impact_decisions import control_names, varied
+from eocausal.studies.impact_decisions import control_names, event_of, varied
 from eocausal.studies.progress import Advance
 from eocausal.studies.records import plain_records
 
 if TYPE_CHECKING:
     from eocausal.estimators.impact import Impact
+    from eocausal.estimators.maximum_likelihood_result import LikelihoodImpact
     from eocausal.studies.impact_space import ImpactSpace
     from eocausal.studies.schema_impact import ModelSection, VariantSection
 
@@ -111,7 +112,53 @@ def _variant(space: ImpactSpace, name: str, variant: VariantSection) -> list[dic
 
 
 def _likelihood(space: ImpactSpace, name: str, variant: VariantSection) -> list[dict[str, Any]]:
-    raise NotImplementedError
+    """Estimate by maximum likelihood; the interval is that of the mean from the joint forecast."""
+    from scipy.stats import norm
+
+    found, words = fit_likelihood(space, variant)
+    section = space.study.model
+    half = norm.ppf(0.5 + section.level / 2) * found.std_error_estimated
+    count = len(found.effect)
+    record = {
+        "estimand": AVERAGE, "method": words, "estimate": found.average,
+        "std_error": found.std_error_estimated, "ci_low": found.average - half,
+        "ci_high": found.average + half, "p_value": found.p_value, "n": count,
+        "level": section.level, "vcov": "joint forecast", "status": "ok",
+        "note": "" if found.converged else "The search for the highest likelihood did not end.",
+        "variant": name, "predicted": found.predicted, "relative": found.relative,
+        "cumulative": found.cumulative, "cumulative_low": count * (found.average - half),
+        "cumulative_high": count * (found.average + half),
+        "std_error_of_one": found.std_error_of_one, "p_value_of_one": found.p_value_of_one,
+        "collapsed": list(found.collapsed), "autocorrelation": found.autocorrelation,
+        "log_likelihood": found.log_likelihood, "given": variant.parameters is not None,
+    }  # fmt: skip
+    return plain_records([record])
+
+
+def fit_likelihood(space: ImpactSpace, variant: VariantSection) -> tuple[LikelihoodImpact, str]:
+    """Fit an unobserved components model, and say what it is."""
+    from eocausal.estimators.maximum_likelihood import maximum_likelihood
+    from eocausal.estimators.maximum_likelihood_result import Parameters
+    from eocausal.estimators.structural_model import Trend
+    from eocausal.estimators.unobserved_components import UnobservedComponents
+
+    study = space.study
+    names = control_names(study) if variant.controls is None else list(variant.controls)
+    season = study.model.season if variant.season is None else variant.season
+    trend = Trend(variant.trend or "local_linear")
+    model = UnobservedComponents(trend, season or None)
+    at, given = None, variant.parameters
+    if given is not None:
+        states = {k: getattr(given, k) for k in model.variances}
+        at = Parameters(given.noise, states, dict(given.coefficients))
+    found = maximum_likelihood(
+        space.outcome, event_of(study), space.controls[names] if names else None,
+        model=model, at=at, level=study.model.level,
+    )  # fmt: skip
+    how = "at given parameters" if given is not None else "at the highest likelihood"
+    parts = [TRENDS[trend.value], *([f"a season of {season} times"] if season else [])]
+    parts += [f"{len(names)} controls"] if names else []
+    return found, f"unobserved components: {', '.join(parts)}; {how}"
 
 
 def _refused(space: ImpactSpace, name: str, variant: VariantSection, why: str) -> dict[str, Any]:

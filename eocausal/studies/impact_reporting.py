@@ -1,17 +1,260 @@
-"""The last stage of a study of an event."""
+"""The last stage of a study of an event: what was left in the run folder becomes a report."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from eocausal.provenance import FailureLedger, atomic_path, versions
+from eocausal.studies.impact_checks import DRIFT, IN_SPACE, IN_TIME
+from eocausal.studies.impact_estimates import OWN
+from eocausal.studies.impact_methods import methods_words, references
 from eocausal.studies.progress import Advance
+from eocausal.studies.reporting import read_checks
 
 if TYPE_CHECKING:
+    from eocausal.reports.content import ReportContent
+    from eocausal.reports.impact_content import BrokenSeries, ImpactContent
     from eocausal.studies.impact_space import ImpactSpace
 
-__all__ = ["report"]
+__all__ = ["impact_report_content", "report"]
 
 
 def report(space: ImpactSpace, progress: Advance) -> list[str]:
     """Write ``figures/`` and ``report.html``."""
-    return [space.keep("claim.json", "")]
+    from eocausal.reports.figures import save_figures
+    from eocausal.reports.html import write_report
+
+    content = impact_report_content(space)
+    with atomic_path(space.folder / "figures") as temporary:
+        temporary.mkdir()
+        save_figures(temporary, content)
+    progress(1, 2)
+    write_report(space.folder / "report.html", content)
+    return ["figures", "report.html", space.keep("claim.json", content.claim)]
+
+
+def impact_report_content(space: ImpactSpace) -> ReportContent:
+    """Gather everything the report shows."""
+    from eocausal.reports.content import ReportContent
+    from eocausal.reports.impact_text import impact_claim
+
+    study, section = space.study, space.study.report
+    outcome, unit = outcome_of(space)
+    checks = read_checks(space.folder)
+    own = space.kept("effect.json")["records"][0]
+    claim = impact_claim(
+        own, checks, outcome=outcome, unit=unit, event=study.event.name,
+        when=pd.Timestamp(study.event.when), times=pd.DatetimeIndex(space.frame.index),
+    )  # fmt: skip
+    return ReportContent(
+        title=study.title,
+        claim=claim,
+        summary=[*section.notes],
+        estimates=json.loads((space.folder / "estimates.json").read_text(encoding="utf-8"))[:1],
+        checks=checks,
+        impact=_impact(space, unit),
+        data=_facts(space),
+        failures=FailureLedger.read(space.folder / "failures.parquet").to_frame(),
+        provenance={
+            "study": study.study,
+            "seed": study.seed,
+            "versions": versions(),
+            "sha256": dict(space.hashes),
+        },
+        outcome=outcome,
+        unit=unit,
+    )
+
+
+def outcome_of(space: ImpactSpace) -> tuple[str, str]:
+    """Return the outcome in words and its unit."""
+    section = space.study.report
+    return section.outcome or space.study.outcome.series, section.unit or space.study.outcome.units
+
+
+def _impact(space: ImpactSpace, unit: str) -> ImpactContent:
+    from eocausal.reports.impact_content import ImpactContent
+    from eocausal.reports.impact_text import break_words, variants_words
+
+    event = space.study.event
+    when = pd.Timestamp(event.when)
+    path = pd.read_csv(space.folder / "effect.csv", index_col="time", parse_dates=["time"])
+    variants = variants_frame(space)
+    found = space.kept("breaks.json") if space.study.breaks is not None else []
+    times = pd.DatetimeIndex(path.index)
+    return ImpactContent(
+        event=event.name,
+        when=when,
+        end=None if event.end is None else pd.Period(event.end).end_time.floor("D"),
+        learn_until=None if event.learn_until is None
+        else pd.Period(event.learn_until).end_time.floor("D"),
+        path=path,
+        variants=variants,
+        variants_words=variants_words(variants, unit),
+        breaks=[_broken(space, item) for item in found if not item["refused"]],
+        breaks_words=break_words(found, when, times, unit) if found else [],
+        sensors=_sensors(space),
+        sensor_tests=_sensor_tests(found),
+        paper=_paper(space, unit),
+        in_time=_in_time(space),
+        in_space=_in_space(space),
+        left_out=_left_out(space),
+        depths=_depths(space),
+        depth_words=_depth_words(space),
+        methods=methods_words(space),
+        references=references(space),
+    )  # fmt: skip
+
+
+def variants_frame(space: ImpactSpace) -> pd.DataFrame:
+    """Return the average effect by model as the table that figures and words take."""
+    own = space.kept("effect.json")["records"][:1]
+    rows: list[dict[str, Any]] = []
+    for r in [*own, *space.kept("variants.json")["records"]]:
+        mine = r["variant"] == OWN
+        rows.append({
+            "name": "this study" if mine else r["variant"], "kind": "own" if mine else "variant",
+            **{k: r.get(k) for k in ("method", "estimate", "ci_low", "ci_high", "relative",
+                                     "cumulative", "p_value", "note")},
+        })  # fmt: skip
+    published = space.study.published
+    if published is not None and published.average is not None:
+        rows.append({
+            "name": f"{published.source}, as printed", "kind": "published", "method": "as printed",
+            "estimate": published.average, "relative": published.relative,
+            "cumulative": published.cumulative, "p_value": published.p_value, "note": "",
+        })  # fmt: skip
+    numbers = ["estimate", "ci_low", "ci_high", "relative", "cumulative", "p_value"]
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
+
+
+def _broken(space: ImpactSpace, item: dict[str, Any]) -> BrokenSeries:
+    from eocausal.reports.impact_content import BrokenSeries
+
+    frame = space.frame
+    values = space.outcome if item["treated"] else frame[item["name"]]
+    columns = ["before", "after", "first", "last", "change", "std_error", "p_value"]
+    return BrokenSeries(
+        name=item["name"], values=values, levels=pd.DataFrame(item["levels"]),
+        breaks=pd.DataFrame(item["breaks"], columns=columns), words=item["summary"].split("\n"),
+    )  # fmt: skip
+
+
+def _sensors(space: ImpactSpace) -> pd.DataFrame:
+    section = space.study.breaks
+    rows = [] if section is None else [(s.date, s.what) for s in section.sensors]
+    return pd.DataFrame(rows, columns=["date", "what"])
+
+
+def _sensor_tests(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the tests of breaks at declared dates, a row per series and date."""
+    rows = [
+        {"series": item["name"], **row}
+        for item in found if not item["refused"] for row in item["sensors"]
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _check(space: ImpactSpace, name: str) -> dict[str, Any]:
+    """Return a check as it was kept; empty if it was not asked for."""
+    found: dict[str, Any] = space.kept("checks.json").get(name, {})
+    return found
+
+
+def _in_time(space: ImpactSpace) -> pd.DataFrame:
+    """Return the effects of events that did not happen."""
+    table = pd.DataFrame(_check(space, IN_TIME).get("table", []))
+    return table.rename(columns={"event": "when"}) if len(table) else table
+
+
+def _in_space(space: ImpactSpace) -> pd.DataFrame:
+    """Return the effects of series in the treated role, with the real one."""
+    table = pd.DataFrame(_check(space, IN_SPACE).get("table", []))
+    if not len(table) or "estimate" not in table:
+        return pd.DataFrame()
+    own = space.kept("effect.json")["records"][0]
+    real = {"place": outcome_of(space)[0], **own}
+    rows = pd.DataFrame([real, *table[table["estimate"].notna()].to_dict("records")])
+    rows = rows.rename(columns={"place": "name"})
+    rows["treated"] = [True, *[False] * (len(rows) - 1)]
+    numbers = ["estimate", "ci_low", "ci_high"]
+    return rows[["name", *numbers, "treated"]].astype(dict.fromkeys(numbers, float))
+
+
+def _left_out(space: ImpactSpace) -> pd.DataFrame:
+    """Return the effect with one control or one year left out, beside the whole."""
+    own = space.kept("effect.json")["records"][0]
+    rows = [{"left_out": "nothing left out", "kind": "own", **own}]
+    for name, what in (("leave_out_controls", ""), ("leave_out_years", "year ")):
+        found = _check(space, name).get("table", [])
+        key = "without"
+        for row in sorted(found, key=lambda r: str(r[key])):
+            rows.append({**row, "left_out": f"{what}{row[key]}", "kind": "variant"})
+    if len(rows) == 1:
+        return pd.DataFrame()
+    numbers = ["estimate", "ci_low", "ci_high"]
+    table = pd.DataFrame(rows)[["left_out", "kind", *numbers]]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def _paper(space: ImpactSpace, unit: str) -> list[str]:
+    from eocausal.reports.impact_paper import paper_words
+    from eocausal.studies.impact_paper import paper_facts
+
+    if space.study.published is None:
+        return []
+    values = _check(space, IN_TIME).get("values", {})
+    in_time = {}
+    if values.get("placebos"):
+        in_time = {
+            "count": values["placebos"], "as_far": values["at_least"],
+            "p_value": values["p_value"], "excluded": values["rejected"],
+            "worth": values["independent"], "p_worth": values["p_independent"],
+        }  # fmt: skip
+    return paper_words(paper_facts(space, unit, in_time, _check(space, DRIFT).get("claim", "")))
+
+
+def _depths(space: ImpactSpace) -> pd.DataFrame:
+    """Return depths by relation, those that could be computed."""
+    if space.study.optics is None:
+        return pd.DataFrame()
+    rows = [r for r in space.kept("optics.json") if not r["refused"]]
+    names = {
+        "relation": "relation", "meaning": "means", "expected": "before", "observed": "after",
+        "change": "change", "change_low": "ci_low", "change_high": "ci_high",
+    }  # fmt: skip
+    return pd.DataFrame(rows, columns=list(names)).rename(columns=names)
+
+
+def _depth_words(space: ImpactSpace) -> list[str]:
+    from eocausal.reports.impact_text import depth_words
+
+    return depth_words(space.kept("optics.json")) if space.study.optics is not None else []
+
+
+def _facts(space: ImpactSpace) -> list[tuple[str, str]]:
+    """Return pairs of label and value."""
+    study, frame = space.study, space.frame
+    outcome, unit = outcome_of(space)
+    times = pd.DatetimeIndex(frame.index)
+    post = times >= pd.Timestamp(study.event.when)
+    known = space.outcome.notna().to_numpy()
+    distances = {c.name or c.series: c.distance_km for c in study.controls}
+    controls = [
+        f"{name} ({distances[name]:g} km away)" if distances.get(name) else str(name)
+        for name in map(str, space.controls)
+    ]
+    facts = [
+        ("Outcome", f"{outcome} ({study.outcome.series}), in {unit}"),
+        ("Times", f"{len(times):,} from {times[0]:%Y-%m-%d} to {times[-1]:%Y-%m-%d}; "
+         f"{int((known & ~post).sum()):,} with a value before the event, "
+         f"{int((known & post).sum()):,} after; {int((~known).sum()):,} without"),
+        ("Event", f"{study.event.name}, from {study.event.when}"
+         + (f" to {study.event.end}" if study.event.end else "")),
+        ("Controls", "; ".join(controls) or "none"),
+        ("Model", space.kept("effect.json")["words"]),
+    ]  # fmt: skip
+    return facts

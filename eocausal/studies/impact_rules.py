@@ -137,9 +137,21 @@ def _models(study: ImpactStudy) -> Iterator[tuple[Location, str]]:
         where: Location = ("variants", name)
         prior = variant.prior or model.prior
         if variant.method == "bayes":
+            if variant.parameters is not None:
+                yield (*where, "parameters"), "they are for method: maximum_likelihood"
             if prior.compatible is not None and (variant.trend or model.trend) == "line":
                 yield where, "R's CausalImpact has no straight line; give trend: level"
             continue
-        odd = variant.model_fields_set & {"prior", "transform", "dynamic", "trend"}
+        odd = variant.model_fields_set & {"prior", "transform", "dynamic"}
         if odd:
             yield where, f"{', '.join(sorted(odd))} cannot be chosen with maximum_likelihood"
+        if (variant.trend or "local_linear") not in ("level", "local_linear"):
+            yield (*where, "trend"), "maximum_likelihood knows level and local_linear"
+        named = set(variant.parameters.coefficients) if variant.parameters is not None else set()
+        own = {control_name(c.series, c.name) for c in study.controls}
+        used = own if variant.controls is None else set(variant.controls)
+        if variant.parameters is not None and named != used:
+            yield (
+                (*where, "parameters", "coefficients"),
+                f"give one for each control used: {', '.join(sorted(used)) or 'none'}",
+            )

@@ -9,17 +9,24 @@ import numpy as np
 import pandas as pd
 
 from eocausal.errors import AlignmentError, DuplicateIdError, OutcomeError, StudyError
+from eocausal.ocean.units import per_metre as as_attenuation
 from eocausal.provenance import Failure, FailureLedger
 from eocausal.studies.assemble import read_table
 from eocausal.studies.impact_rules import control_name, per_metre
-from eocausal.studies.impact_zones import Grid, open_grid_series, zone_pixels, zone_series
+from eocausal.studies.impact_zones import (
+    Grid,
+    open_grid_series,
+    outside_zones,
+    zone_pixels,
+    zone_series,
+)
 from eocausal.studies.schema_impact import ImpactStudy, TableSection
 
-__all__ = ["OUTCOME", "SEEN", "Series", "Sources", "read_series"]
+__all__ = ["OUTCOME", "SEEN", "Series", "Sources", "candidate_series", "read_series"]
 
 OUTCOME, SEEN = "outcome", "seen"
-CLEAREST, MURKIEST = 0.0166, 6.0
-"""Kd490 of pure sea water, and of the most turbid estuaries, in m-1."""
+LEAST_PIXEL = 0.5
+"""Share of times at which a pixel that takes the treated role is seen."""
 
 
 @dataclass(slots=True)
@@ -53,6 +60,18 @@ class Sources:
             self._grids[name] = open_grid_series(self.root / section.file, section)
         return self._grids[name]
 
+    def pixels(self, name: str) -> pd.DataFrame:
+        """Return the pixels of a grid that lie in none of its zones and are seen often enough.
+
+        Returns
+        -------
+        DataFrame
+            A column for each, named by latitude and longitude.
+        """
+        section, grid = self.study.data.grids[name], self.grid(name)
+        inside = [zone_pixels(grid, zone, self.root) for zone in section.zones.values()]
+        return _monthly(outside_zones(grid, np.logical_or.reduce(inside), LEAST_PIXEL))
+
     def series(self, reference: str) -> pd.DataFrame:
         """Return ``value`` and ``seen`` of a series by time; ``seen`` is one for tables.
 
@@ -65,10 +84,8 @@ class Sources:
         if source in self.study.data.tables:
             return _monthly(_column(self.table(source), source, column))
         section, grid = self.study.data.grids[source], self.grid(source)
-        found = zone_series(grid, zone_pixels(grid, section.zones[column], self.root))
-        few = (found["seen"] < section.least_seen).to_numpy()
-        found.loc[few, "value"] = np.nan
-        return _monthly(found[["value", "seen"]])
+        inside = zone_pixels(grid, section.zones[column], self.root)
+        return _monthly(zone_series(grid, inside, section.least_seen))
 
 
 def _by_date(table: pd.DataFrame, section: TableSection) -> pd.DataFrame:
@@ -181,28 +198,43 @@ def _monthly(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     every = pd.period_range(months[0], months[-1], freq="M")
     found = frame.set_axis(months, axis=0).reindex(every)
-    found["seen"] = found["seen"].fillna(0.0)
+    if "seen" in found:
+        found["seen"] = found["seen"].fillna(0.0)
     return found.set_axis(every.to_timestamp(), axis=0).rename_axis("time")
+
+
+def candidate_series(study: ImpactStudy, sources: Sources, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the series that take the treated role, on the dates of ``frame``.
+
+    Those that ``checks.in_space`` names; controls of the outcome's record if it names none.
+    """
+    section = study.checks.in_space
+    if section is None or not section.series:
+        names = [control_name(c.series, c.name) for c in study.controls if c.same_record]
+        return frame[names] if section is not None else frame.iloc[:, :0]
+    parts = []
+    for reference in section.series:
+        source, _, column = reference.partition(".")
+        if column == "*":
+            parts.append(sources.pixels(source))
+        else:
+            parts.append(sources.series(reference)["value"].rename(reference).to_frame())
+    return pd.concat([p.reindex(frame.index) for p in parts], axis=1) * study.outcome.factor
 
 
 def _check_scale(study: ImpactStudy, outcome: pd.Series[float]) -> None:
     """Refuse Kd490 that no water has."""
     scale = per_metre(study)
-    if study.optics is None or scale is None or not outcome.notna().any():
+    if study.optics is None or scale is None:
         return
-    middle = float(outcome.median()) * scale
-    if CLEAREST <= middle <= MURKIEST:
-        return
-    what = "clearer than pure sea water" if middle < CLEAREST else "murkier than any sea"
-    guess = next(
-        (f for f in (0.01, 100.0) if CLEAREST <= middle * f <= MURKIEST), None
-    )  # fmt: skip
-    hint = f" By a factor of {guess:g} it would be plausible." if guess else ""
-    raise OutcomeError(
-        f"The median of {study.outcome.series} is {middle:.4g} m-1, {what}.",
-        cause="Kd490 lies between 0.0166 and about 6 m-1, so that the unit is another one." + hint,
-        next_step="Correct outcome.factor, outcome.units or optics.per_metre.",
-    )
+    try:
+        as_attenuation(np.asarray(outcome, dtype=np.float64) * scale, what=study.outcome.series)
+    except OutcomeError as error:
+        raise OutcomeError(
+            f"{error.fact.rstrip('.')} ({study.outcome.units}).",
+            cause=error.cause,
+            next_step="Correct outcome.factor, outcome.units or optics.per_metre.",
+        ) from error
 
 
 def _missing(frame: pd.DataFrame) -> FailureLedger:

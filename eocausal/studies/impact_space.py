@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from eocausal.studies.impact_decisions import event_of, model_of
-from eocausal.studies.impact_series import OUTCOME, SEEN, Series, Sources, read_series
+from eocausal.studies.impact_decisions import event_of, model_of, transform_of
+from eocausal.studies.impact_series import (
+    OUTCOME,
+    SEEN,
+    Series,
+    Sources,
+    candidate_series,
+    read_series,
+)
 from eocausal.studies.load import ImpactFile
 from eocausal.studies.schema_impact import ImpactStudy, ModelSection
 from eocausal.studies.workspace import RunSpace
@@ -47,12 +54,20 @@ class ImpactSpace(RunSpace):
     @property
     def outcome(self) -> pd.Series[float]:
         """The outcome in its units."""
-        return self.frame[OUTCOME].rename(self.study.report.outcome or self.study.outcome.series)
+        name = self.study.report.outcome or self.study.outcome.series
+        found = self.frame[OUTCOME].rename(name)
+        found.attrs["units"] = self.study.report.unit or self.study.outcome.units
+        return found
 
     @property
     def controls(self) -> pd.DataFrame:
         """Controls, a column each."""
         return self.frame.drop(columns=[OUTCOME, SEEN])
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """Series that take the treated role: those named, or controls of the same record."""
+        return candidate_series(self.study, self.sources, self.frame)
 
     def estimate(
         self, model: ModelSection | None = None, controls: list[str] | None = None
@@ -67,17 +82,19 @@ class ImpactSpace(RunSpace):
             Names of those to use; default all.
         """
         from eocausal.estimators.impact import bsts
+        from eocausal.estimators.impact_looks import Looks
 
         study = self.study
         section = model or study.model
         names = list(self.controls.columns) if controls is None else controls
         variance = None
-        if study.outcome.weigh_looks:
-            variance = 1.0 / self.frame[SEEN].clip(lower=1e-3)
+        if study.outcome.looks_share:
+            variance = Looks(self.frame[SEEN], study.outcome.looks_share).variance()
         return bsts(
             self.outcome, event_of(study), self.controls[names] if names else None,
             model=model_of(section), learn_until=study.event.learn_until, variance=variance,
             draws=section.draws, seed=study.seed, level=section.level,
+            transform=transform_of(section),
         )  # fmt: skip
 
     @cached_property

@@ -5,9 +5,11 @@ from __future__ import annotations
 from eocausal.provenance import FailureLedger, atomic_path
 from eocausal.studies.engine import Stage, resolved, scope
 from eocausal.studies.impact_breaks import find_breaks
+from eocausal.studies.impact_checks import check_effect
 from eocausal.studies.impact_estimates import estimate_effect, estimate_variants
 from eocausal.studies.impact_inputs import series_groups
 from eocausal.studies.impact_space import ImpactSpace
+from eocausal.studies.impact_water import light_in_water
 from eocausal.studies.ingest_stages import write_study
 from eocausal.studies.progress import Advance
 from eocausal.studies.records import write_estimates
@@ -18,7 +20,7 @@ __all__ = ["IMPACT_OUTPUTS", "impact_stages"]
 IMPACT_OUTPUTS = ("series.csv", "effect.csv")
 
 _EFFECT = (
-    "outcome.series", "outcome.weigh_looks", "event.when", "event.end", "event.learn_until",
+    "outcome.series", "outcome.looks_share", "event.when", "event.end", "event.learn_until",
     "controls", "model", "report.outcome", "seed",
 )  # fmt: skip
 
@@ -39,9 +41,16 @@ def impact_stages(study: ImpactStudy) -> list[Stage[ImpactSpace]]:
         )  # fmt: skip
     stages += [
         Stage("effect", "Estimate the effect", scope(*_EFFECT), ("series",), estimate_effect),
+        Stage("checks", "Check the effect", scope(*_EFFECT, "data", "checks", "breaks"),
+              (*series_groups(study), "series"), check_effect),
         Stage("variants", "Ask otherwise", scope(*_EFFECT, "variants"), ("series",),
               estimate_variants),
     ]  # fmt: skip
+    if study.optics is not None:
+        stages.append(
+            Stage("optics", "Light in the water", scope(*_EFFECT, "outcome.units", "optics"),
+                  ("series",), light_in_water)
+        )  # fmt: skip
     before = tuple(s.name for s in stages)
     stages.append(Stage("results", "Collect results", resolved, before, collect))
     shown = ("truth",) if study.report.truth is not None else ()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Bool = NDArray[np.bool_]
 
-__all__ = ["Grid", "open_grid_series", "zone_pixels", "zone_series"]
+__all__ = ["Grid", "open_grid_series", "outside_zones", "zone_pixels", "zone_series"]
 
 LATITUDES = ("lat", "latitude", "y")
 LONGITUDES = ("lon", "longitude", "x")
@@ -126,9 +126,9 @@ def _by_shape(
     zone: ZoneSection, root: Path, lat: NDArray[np.float64], lon: NDArray[np.float64]
 ) -> Bool:
     if zone.box is not None:
-        west, south, east, north = zone.box
-        east_of = (lon - west) % 360.0 <= (east - west) % 360.0
-        return np.asarray((lat >= south) & (lat <= north) & east_of)
+        from eocausal.ocean.zones import Box
+
+        return Box(*zone.box).covers(lat, lon)
     import geopandas as gpd
     import shapely
 
@@ -145,21 +145,26 @@ def _by_shape(
     return np.asarray(shapely.contains_xy(places.geometry.union_all(), lon, lat))
 
 
-def zone_series(grid: Grid, inside: Bool) -> pd.DataFrame:
-    """Return a zone's mean and the share of its area that was seen, by time.
+def zone_series(grid: Grid, inside: Bool, least_seen: float) -> pd.DataFrame:
+    """Return a zone's mean over area and the share of its area that was seen, by time.
 
     Returns
     -------
     DataFrame
-        ``value`` (NaN where nothing was seen), ``seen`` (0 to 1) and ``looks`` (pixels).
+        ``value``, NaN where less than ``least_seen`` was seen, and ``seen`` (0 to 1).
     """
-    lat = grid.values[grid.latitude].to_numpy()
-    weight = np.broadcast_to(np.cos(np.radians(lat))[:, None], inside.shape)[inside]
-    pixels = grid.values.to_numpy()[:, inside].astype(float)
-    seen = np.isfinite(pixels)
-    total = seen @ weight
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(seen, pixels, 0.0) @ weight / total
-    return pd.DataFrame(
-        {"value": mean, "seen": total / weight.sum(), "looks": seen.sum(1)}, index=grid.times
-    )
+    from eocausal.ocean.zones import zone_means
+
+    where = xr.DataArray(inside, dims=(grid.latitude, grid.longitude))
+    found = zone_means(grid.values, where, minimum_coverage=least_seen).frame
+    return pd.DataFrame({"value": found["mean"], "seen": found["coverage"]})
+
+
+def outside_zones(grid: Grid, zones: Bool, least: float) -> pd.DataFrame:
+    """Return (time, pixels) the pixels in no zone that are seen at a share of times or more."""
+    values = grid.values.to_numpy().astype(float)
+    seen = np.isfinite(values).mean(0)
+    rows, columns = np.nonzero(~zones & (seen >= least))
+    lat, lon = (grid.values[n].to_numpy() for n in (grid.latitude, grid.longitude))
+    names = [f"{lat[r]:.3f}, {lon[c]:.3f}" for r, c in zip(rows, columns, strict=True)]
+    return pd.DataFrame(values[:, rows, columns], index=grid.times, columns=names)

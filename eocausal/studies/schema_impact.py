@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -119,10 +120,10 @@ class OutcomeSection(Section):
         default=1.0, description="What numbers of the file are multiplied with to be in units."
     )
     units: Text = Field(default="1", description="Such as m-1, or 0.01 m-1.")
-    weigh_looks: bool = Field(
-        default=False,
-        description="Whether times of which little was seen count less; for zones of a grid whose "
-        "noise is that of pixels.",
+    looks_share: Share = Field(
+        default=0.0,
+        description="Share of the residual's variance, where a usual share of the zone was seen, "
+        "that comes from having seen little of it; 0: times count alike.",
     )
 
 
@@ -147,6 +148,11 @@ class ControlSection(Section):
     name: Text | None = Field(default=None, description="Default: as the series.")
     factor: PositiveFloat = 1.0
     distance_km: PositiveFloat | None = Field(default=None, description="From the event.")
+    same_record: bool = Field(
+        default=True,
+        description="Whether it comes from the sensors of the outcome, so that their dates are "
+        "held against it.",
+    )
 
 
 def _control(value: object) -> object:
@@ -196,6 +202,16 @@ class ModelSection(Section):
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class ParametersSection(Section):
+    """Parameters of a model by maximum likelihood that are taken as given."""
+
+    noise: PositiveFloat = Field(description="Variance of the irregular part.")
+    level: NonNegativeFloat = 0.0
+    slope: NonNegativeFloat = 0.0
+    season: NonNegativeFloat = 0.0
+    coefficients: dict[str, float] = Field(default={}, description="By name of the control.")
+
+
 class VariantSection(Section):
     """The same question asked otherwise: what is not given is as in ``model``."""
 
@@ -203,6 +219,9 @@ class VariantSection(Section):
         default="bayes",
         description="maximum_likelihood: level and slope that walk, a season, and controls, fitted "
         "by maximum likelihood.",
+    )
+    parameters: ParametersSection | None = Field(
+        default=None, description="With maximum_likelihood: use these instead of the best."
     )
     season: NonNegativeInt | None = None
     trend: TrendName | None = None
@@ -254,7 +273,16 @@ class BreaksSection(Section):
 class InTimeSection(Section):
     """Events that did not happen, before the real one, with the same horizon."""
 
-    every: PositiveInt = Field(default=1, description="Times between two of them.")
+    horizon: PositiveInt | None = Field(
+        default=None, description="Times counted after each; default as many as after the event."
+    )
+    step: PositiveInt | None = Field(
+        default=None, description="Times between two of them; default a quarter of the horizon."
+    )
+    least: PositiveInt | None = Field(
+        default=None,
+        description="Fewest times to learn from; default the horizon, 36 or three cycles.",
+    )
 
 
 class InSpaceSection(Section):

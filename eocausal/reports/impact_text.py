@@ -1,0 +1,285 @@
+"""What an event did to a series, and how far to trust it, in careful plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from eocausal.reports.evaluation_words import joined
+from eocausal.reports.impact_words import date_words, percent, plural, with_unit
+from eocausal.reports.tables import as_float, format_interval, format_level, format_number, format_p
+from eocausal.reports.text import failed_checks
+
+if TYPE_CHECKING:
+    from eocausal.reports.content import CheckLike
+
+__all__ = ["break_words", "depth_words", "impact_claim", "variants_words"]
+
+
+def impact_claim(
+    own: Mapping[str, Any],
+    checks: Sequence[CheckLike],
+    *,
+    outcome: str,
+    unit: str,
+    event: str,
+    when: pd.Timestamp,
+    times: pd.DatetimeIndex,
+    drift: str = "",
+) -> str:
+    """Say the answer in a sentence or two, then how far to trust it.
+
+    Parameters
+    ----------
+    own
+        Record of the average effect under the study's own model.
+    checks
+        Results of checks; those that failed are named in the first paragraph.
+    outcome, unit
+        The outcome in words and what it is measured in.
+    event, when
+        As it is named in a sentence, and its first time.
+    times
+        Of the series.
+    drift
+        A sentence, if the effect may be a drift that goes on.
+
+    Returns
+    -------
+    str
+        Two paragraphs, separated by an empty line.
+    """
+    first = [_answer(own, outcome, unit, event, date_words(when, times)), drift]
+    failed = failed_checks(checks)
+    if failed:
+        names = joined((f"“{check.name}”" for check in failed), 6)
+        which = "check" if len(failed) == 1 else "checks"
+        first.append(
+            f"Do not rely on it yet: the {which} {names} failed, and what failed is at the top."
+        )
+    return "\n\n".join(p for p in (" ".join(filter(None, first)), _trust(own, checks)) if p)
+
+
+def _answer(own: Mapping[str, Any], outcome: str, unit: str, event: str, when: str) -> str:
+    value, low, high = (as_float(own.get(k)) for k in ("estimate", "ci_low", "ci_high"))
+    level = format_level(as_float(own.get("level", 0.95)))
+    if not math.isfinite(value):
+        return f"What {event} did to {outcome} could not be estimated."
+    interval = f"({level} interval {with_unit(format_interval(low, high), unit)})"
+    relative = as_float(own.get("relative"))
+    share = f" ({percent(abs(relative))})" if math.isfinite(relative) else ""
+    size = with_unit(format_number(abs(value)), unit)
+    way = "higher" if value > 0 else "lower"
+    if low <= 0 <= high:
+        return (
+            f"Whether {event} changed {outcome} cannot be told: from {when} on it was {size} {way} "
+            f"on average than expected without it, and no change is inside the interval {interval}."
+        )
+    return (
+        f"From {when} on, {outcome} was {size}{share} {way} on average than expected without "
+        f"{event} {interval}."
+    )
+
+
+def _trust(own: Mapping[str, Any], checks: Sequence[CheckLike]) -> str:
+    """Say what the interval needs, and how many checks passed."""
+    n = as_float(own.get("n"))
+    p = as_float(own.get("p_value"))
+    text = ""
+    if math.isfinite(p) and math.isfinite(n):
+        said = format_p(p)
+        text = (
+            f"It rests on {n:,.0f} times after the event; a sum as far from its prediction would "
+            f"come about without any effect with probability {said} if the model were right."
+        )
+    verdicts = [str(check.verdict) for check in checks]
+    if verdicts:
+        warned = [c.name for c in checks if str(c.verdict) == "warn"]
+        text += f" Of {plural(len(verdicts), 'check')}, {verdicts.count('pass')} passed"
+        text += f", {len(warned)} warned ({joined(warned, 6)})" if warned else ""
+        failed = verdicts.count("fail")
+        text += f" and {failed} failed." if failed else "."
+    assumed = (
+        "All this assumes that nothing else changed at that time in this place alone: the event is "
+        "the name given to whatever did."
+    )
+    return f"{text} {assumed}".strip()
+
+
+def variants_words(variants: pd.DataFrame, unit: str) -> list[str]:
+    """Say how far the answer depends on how the question is asked.
+
+    Parameters
+    ----------
+    variants
+        ``name, estimate, ci_low, ci_high, kind``.
+    """
+    mine = variants[variants["kind"] != "published"]
+    known = mine[np.isfinite(mine["estimate"].to_numpy(float))]
+    if len(known) < 2:
+        return []
+    values = known["estimate"].to_numpy(float)
+    least, most = known.iloc[values.argmin()], known.iloc[values.argmax()]
+    away = (known["ci_low"] > 0) | (known["ci_high"] < 0)
+    text = (
+        f"Over {len(known)} ways to ask, the average effect lies between "
+        f"{format_number(values.min())} ({least['name']}) and "
+        f"{with_unit(format_number(values.max()), unit)} ({most['name']}); "
+    )
+    count = int(away.sum())
+    if count == len(known):
+        text += "every interval excludes zero."
+    else:
+        text += f"{count} of {len(known)} intervals exclude zero."
+    width = (known["ci_high"] - known["ci_low"]).to_numpy(float)
+    own = float(width[(known["kind"] == "own").to_numpy()][0])
+    narrow = known.iloc[int(np.nanargmin(width))]
+    if np.nanmin(width) < 0.75 * own:
+        text += (
+            f" The interval of “{narrow['name']}” is {np.nanmin(width) / own:.0%} as wide as the "
+            "study's own; narrower is no better where autocorrelation and the walk of the level "
+            "are left out of it."
+        )
+    refused = mine[~np.isfinite(mine["estimate"].to_numpy(float))]
+    said = [text]
+    for row in refused.to_dict("records"):
+        said.append(f"“{row['name']}” gives no answer: {row['note']}")
+    return said
+
+
+def break_words(
+    found: Sequence[Mapping[str, Any]], when: pd.Timestamp, times: pd.DatetimeIndex, unit: str
+) -> list[str]:
+    """Say which breaks lie at the event, which elsewhere, and which at dates of sensors.
+
+    Parameters
+    ----------
+    found
+        One mapping per series, the outcome first: ``name, breaks, coincide, sensors, refused,
+        p_any, chance``.
+    """
+    said = []
+    outcome, *controls = found
+    said.append(_outcome_breaks(outcome, when, times, unit))
+    broken = [c for c in controls if not c["refused"] and c["breaks"]]
+    quiet = [c["name"] for c in controls if not c["refused"] and not c["breaks"]]
+    if quiet:
+        said.append(f"No break against red noise in {joined(quiet, 6)}.")
+    for control in broken:
+        dates = joined(
+            [f"{b['after']} ({b['first']} to {b['last']})" for b in control["breaks"]], 6
+        )
+        said.append(
+            f"The control {control['name']} breaks as well, from {dates} on: a control that steps "
+            "by itself moves the prediction."
+        )
+    said += _sensor_words(found)
+    return said
+
+
+def _outcome_breaks(
+    outcome: Mapping[str, Any], when: pd.Timestamp, times: pd.DatetimeIndex, unit: str
+) -> str:
+    name = outcome["name"]
+    if outcome["refused"]:
+        return f"Breaks of {name} could not be looked for: {outcome['refused']}"
+    if not outcome["breaks"]:
+        return f"{name} has no break that red noise would not make as well."
+    held: list[Mapping[str, Any]] = []
+    others: list[Mapping[str, Any]] = []
+    for b in outcome["breaks"]:
+        inside = pd.Timestamp(b["first"]) <= when <= pd.Period(b["last"]).end_time
+        (held if inside else others).append(b)
+    text = ""
+    for b in held:
+        exact = pd.Timestamp(b["after"]) == when
+        where = "at the event itself" if exact else "and the event lies in the interval of its date"
+        change = with_unit(format_number(abs(b["change"])), unit)
+        text += (
+            f"{name} breaks {where}: from {date_words(pd.Timestamp(b['after']), times)} on "
+            f"(interval {b['first']} to {b['last']}) its level is {change} "
+            f"{'higher' if b['change'] > 0 else 'lower'} (standard error "
+            f"{format_number(b['std_error'])}). "
+        )
+    if not held:
+        text += f"No break of {name} lies at the event. "
+    for b in others:
+        change = with_unit(format_number(abs(b["change"])), unit)
+        text += (
+            f"It {'also ' if held else ''}breaks from {b['after']} on (interval {b['first']} to "
+            f"{b['last']}), {change} {'up' if b['change'] > 0 else 'down'}: the level was not "
+            "steady before the event. "
+            if pd.Timestamp(b["after"]) < when
+            else f"It {'also ' if held else ''}breaks from {b['after']} on (interval {b['first']} "
+            f"to {b['last']}), {change} {'up' if b['change'] > 0 else 'down'}. "
+        )
+    return text.strip()
+
+
+def _sensor_words(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what declared dates of sensors explain."""
+    said = []
+    for item in found:
+        if item["refused"] or not item.get("sensors"):
+            continue
+        for row in item["coincide"]:
+            if row["declared"]:
+                how = "at" if row["within"] == "tolerance" else "no further than its interval from"
+                said.append(
+                    f"The break of {item['name']} from {row['after']} on lies {how} a change of "
+                    f"the record: {row['declared']}. An instrument explains it as well."
+                )
+        stepped = [
+            f"{s['date']} ({s['what']}, p = {format_p(s['p_value'])})" for s in item["sensors"]
+            if s["p_value"] is not None and s["p_value"] < 0.05
+        ]  # fmt: skip
+        if stepped:
+            said.append(
+                f"Tested without a search, {item['name']} steps at "
+                f"{plural(len(stepped), 'declared date')} of sensors: {joined(stepped, 6)}."
+            )
+    return said
+
+
+def depth_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how far light reaches, by which relations, and where these do not hold.
+
+    Parameters
+    ----------
+    rows
+        By relation: ``relation, meaning, expected, observed, change, change_low, change_high,
+        outside, refused``.
+    """
+    said = []
+    usable = [r for r in rows if not r["refused"]]
+    par = [r for r in usable if "490 nm" not in r["meaning"]]
+    if par:
+        least, most = (f(par, key=lambda r: abs(r["change"])) for f in (min, max))
+        said.append(
+            "The euphotic depth, where 1% of the light that plants use is left, changed by "
+            f"{format_number(least['change'])} m ({least['relation']}) to "
+            f"{format_number(most['change'])} m ({most['relation']}) on average: the relations "
+            "differ by more than a rounding, and none of them was made in this water."
+        )
+    other = [r for r in usable if "490 nm" in r["meaning"]]
+    for r in other:
+        said.append(
+            f"The depth where 1% of the light of 490 nm is left changed by "
+            f"{format_number(r['change'])} m. It is often called euphotic depth and is not: this "
+            "light reaches deeper than most."
+        )
+    outside = max((as_float(r.get("outside")) for r in usable), default=0.0)
+    if outside > 0.01:
+        said.append(
+            f"Up to {outside:.0%} of values lie outside the range that a relation was made for."
+        )
+    said.append(
+        "All relations are for water whose color follows its chlorophyll. Off a port, mud and "
+        "dissolved matter rule, so that depths are rough while the change of Kd490 is not."
+    )
+    said += [f"{r['relation']} gives no answer: {r['refused']}" for r in rows if r["refused"]]
+    return said
