@@ -2,7 +2,23 @@
 
 from eocausal._lazy import lazily
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "AdjustedAreas": "accuracy",
+    "ClassAreas": "areas",
+    "ESRI": "legend",
+    "GridPixels": "pixels",
+    "IntensityAnalysis": "intensity",
+    "Legend": "legend",
+    "NominalPixels": "pixels",
+    "PixelArea": "pixels",
+    "Timing": "timing",
+    "Transitions": "transitions",
+    "cross_years": "transitions",
+    "adjusted_areas": "accuracy",
+    "class_areas": "areas",
+    "intensity_analysis": "intensity",
+    "timing_beside_break": "timing",
+}
 
 __all__ = sorted(_PUBLIC)
 
