@@ -296,14 +296,17 @@ def _told(request: ImpactRequest, data: Aligned, part: slice, fit: StructuralFit
         replicate = request.transform.back(replicate)
         expected = replicate
     path = EffectPath(data.regular.times, data.y, replicate, data.windows.post, request.level)
-    each = zip(data.windows.names, data.windows.each, strict=True)
-    by_event = {
-        name: summarise(replace(path, post=mask), expected, compatible=compatible)
-        for name, mask in each
-    }
+    effects = summarise(path, expected, compatible=compatible)
+    by_event = {data.windows.names[0]: effects}
+    if len(data.windows.names) > 1:
+        each = zip(data.windows.names, data.windows.each, strict=True)
+        by_event = {
+            name: summarise(replace(path, post=mask), expected, compatible=compatible, event=name)
+            for name, mask in each
+        }
     names = [] if data.controls is None else list(data.controls.columns)
     return Impact(
-        request, path, expected, summarise(path, expected, compatible=compatible),
+        request, path, expected, effects,
         pd.Series(fit.inclusion()[0], index=names, dtype=float), request.model, fit.engine,
         by_event, data.windows.before, checks, data.regular.step, data.notes,
     )  # fmt: skip

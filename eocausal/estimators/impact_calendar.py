@@ -222,7 +222,7 @@ def _in_calendar(index: pd.DatetimeIndex) -> RegularTimes | None:
 
 def _anew_each_year(index: pd.DatetimeIndex) -> RegularTimes | None:
     """Every k days from a day of each year on, so that the last step of a year is shorter."""
-    day = index.dayofyear.to_numpy()
+    day = index.day_of_year.to_numpy()
     first = int(day.min())
     step = int(np.gcd.reduce(day - first))
     years = index.year.to_numpy()

@@ -66,7 +66,11 @@ class ImpactSummary:
 
 
 def summarise(
-    path: EffectPath, expected: Float64 | None = None, *, compatible: bool = False
+    path: EffectPath,
+    expected: Float64 | None = None,
+    *,
+    compatible: bool = False,
+    event: str = "",
 ) -> ImpactSummary:
     """Summarise an effect path.
 
@@ -79,6 +83,8 @@ def summarise(
         error; the draws themselves if not given.
     compatible
         Use CausalImpact's tail probability.
+    event
+        What the event is called, to name it in an error.
 
     Raises
     ------
@@ -88,7 +94,7 @@ def summarise(
     use = path.counted
     if not use.any():
         raise OutcomeError(
-            "No time after the event has a value and a prediction.",
+            f"No time after the event {event}".rstrip() + " has a value and a prediction.",
             cause="There is nothing to compare.",
             next_step="Check the outcome and the controls after the event.",
         )
