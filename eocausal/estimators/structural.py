@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eocausal.errors import EstimationError
 from eocausal.estimators.collapsed import fit_collapsed
+from eocausal.estimators.gibbs import fit_gibbs
 from eocausal.estimators.structural_grid import fit_grid
 from eocausal.estimators.structural_model import Engine, StructuralModel, engine_of
 from eocausal.estimators.structural_result import StructuralFit
@@ -63,9 +64,7 @@ def fit_structural(
         return fit_collapsed(
             outcomes, before, decided, controls=controls, variance=variance, seed=seed
         )
-    raise EstimationError(
-        f"The engine {engine} is not there yet.", cause="It is being built.", next_step="Wait."
-    )
+    return fit_gibbs(outcomes, before, decided, controls=controls, variance=variance, seed=seed)
 
 
 def _check(
