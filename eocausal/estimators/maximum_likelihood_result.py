@@ -206,9 +206,10 @@ class LikelihoodImpact:
                 "certain that it does."
             )
         lines.append(
-            f"Neighbouring errors before the event are correlated by {self.autocorrelation:.2f}; "
-            "correlation left over, and variances taken as known, make these standard errors too "
-            "small. bsts(...) models the first and averages over the second."
+            "The standard error takes the variances as known, although the likelihood is flat "
+            "around them, and errors as independent: before the event neighbouring ones are "
+            f"correlated by {self.autocorrelation:.2f}. bsts(...) averages over the first and "
+            "models the second."
         )
         if not self.converged:
             lines.append("The search for the highest likelihood did not end: do not use this.")

@@ -72,6 +72,23 @@ def test_kd2_reads_low_in_turbid_water(swath):
     assert (ours < theirs).all()
 
 
+@pytest.mark.parametrize(
+    ("zone", "box"),
+    [
+        ("Impact", ocean.Box(122.08, -2.92, 122.28, -2.72)),
+        ("Control", ocean.Box(123.0, -2.75, 123.4, -2.45)),
+    ],
+)
+def test_zones_of_morowali_are_those_of_its_tables(real_data, zone, box):
+    """Published temperature and salinity of the zones, from the grid they were averaged from."""
+    folder = real_data("morowali")
+    table = pd.read_csv(folder / f"{zone}_Zone_Kd490_Temp_Sal.csv")
+    with xr.open_dataset(folder / "salinity_temp.nc") as grid:
+        for name, column in (("thetao", "Temperature"), ("so", "Salinity")):
+            found = ocean.zone_means(grid[name].isel(depth=0, drop=True), box)
+            assert found.mean.to_numpy() == pytest.approx(table[column].to_numpy(), abs=2e-5)
+
+
 def test_morowali_is_in_hundredths_and_its_depth_by_every_relation(real_data):
     path = real_data("morowali") / "Impact_Zone_Kd490_Temp_Sal.csv"
     kd = pd.read_csv(path, parse_dates=["Time"]).set_index("Time")["Kd490"]
