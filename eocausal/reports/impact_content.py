@@ -28,6 +28,8 @@ class BrokenSeries:
         ``before, after, first, last, change, std_error, p_value``.
     words
         What was found, in sentences.
+    sensors
+        Whether declared changes of the record are held against it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class BrokenSeries:
     levels: pd.DataFrame
     breaks: pd.DataFrame
     words: Sequence[str]
+    sensors: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -107,8 +110,8 @@ class ImpactContent:
         Events that did not happen: ``when, estimate, ci_low, ci_high``; may be empty.
     in_space
         Series in the treated role: ``name, estimate, ci_low, ci_high, treated``; may be empty.
-    left_out
-        ``left_out, what, estimate, ci_low, ci_high``: controls and years left out.
+    controls_left_out, years_left_out
+        ``name, kind, estimate, ci_low, ci_high``: the whole, then one left out; may be empty.
     depths
         Change of the euphotic depth: ``relation, means, before, after, change, ci_low, ci_high``.
     depth_words
@@ -117,6 +120,8 @@ class ImpactContent:
         Land cover, or None.
     pixels
         Effects pixel by pixel, or None.
+    truth
+        Sentences on the answer beside the truth of a simulated coast; may be empty.
     methods
         How it was done, in paragraphs.
     references
@@ -137,10 +142,12 @@ class ImpactContent:
     sensor_tests: pd.DataFrame = field(default_factory=pd.DataFrame)
     in_time: pd.DataFrame = field(default_factory=pd.DataFrame)
     in_space: pd.DataFrame = field(default_factory=pd.DataFrame)
-    left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    controls_left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    years_left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     depths: pd.DataFrame = field(default_factory=pd.DataFrame)
     depth_words: Sequence[str] = ()
     land: LandCover | None = None
     pixels: PixelMap | None = None
+    truth: Sequence[str] = ()
     methods: Sequence[str] = ()
     references: Sequence[str] = ()

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 __all__ = [
     "breaks_figure",
     "impact_figures",
+    "in_time_figure",
     "land_figure",
     "placebo_figure",
     "rows_figure",
     "series_figure",
+    "years_figure",
 ]
 
 WIDE = 7.5
@@ -59,9 +61,10 @@ def impact_figures(content: ImpactContent, outcome: str, unit: str) -> dict[str,
         figures["in_time"] = in_time_figure(content.in_time, own, content.when, effect)
     if len(content.in_space):
         figures["in_space"] = placebo_figure(content.in_space, effect)
-    if len(content.left_out):
-        rows = content.left_out.assign(name=content.left_out["left_out"])
-        figures["left_out"] = rows_figure(rows, effect)
+    if len(content.controls_left_out):
+        figures["controls_left_out"] = rows_figure(content.controls_left_out, effect)
+    if len(content.years_left_out):
+        figures["years_left_out"] = years_figure(content.years_left_out, content.when, effect)
     if len(content.depths):
         rows = content.depths.assign(
             name=content.depths["relation"], estimate=content.depths["change"], kind="variant"
@@ -155,15 +158,13 @@ def rows_figure(rows: pd.DataFrame, label: str) -> Figure:
     """
     names = [short_label(str(name)) for name in rows["name"]]
     each = max([0.42, *(0.15 * (n.count("\n") + 1) + 0.14 for n in names)])
-    if len(rows) > 12:
-        each = 0.24
     with house_style():
         figure = Figure(figsize=(WIDE * 0.85, 0.95 + each * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color=SOFT, linewidth=1)
         for at, row in enumerate(rows.to_dict("records")):
-            _row(axes, at, row, small=len(rows) > 12)
-        axes.set_yticks(range(len(rows)), names, fontsize=8.5 if len(rows) <= 12 else 7.5)
+            _row(axes, at, row)
+        axes.set_yticks(range(len(rows)), names, fontsize=8.5)
         axes.set_ylim(len(rows) - 0.4, -0.7)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -174,7 +175,7 @@ def rows_figure(rows: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-def _row(axes: Any, at: int, row: dict[Any, Any], *, small: bool) -> None:
+def _row(axes: Any, at: int, row: dict[Any, Any]) -> None:
     value, low, high = (float(row[k]) for k in ("estimate", "ci_low", "ci_high"))
     own, published = row.get("kind") == "own", row.get("kind") == "published"
     color = BLUE if own else ORANGE if published else SOFT
@@ -188,10 +189,9 @@ def _row(axes: Any, at: int, row: dict[Any, Any], *, small: bool) -> None:
                   solid_capstyle="butt")  # fmt: skip
     axes.plot(value, at, "D" if published else "o", color=color, markersize=7 if own else 5.5,
               markerfacecolor="white" if published else color)  # fmt: skip
-    if not small:
-        axes.annotate(format_number(value), (value, at), xytext=(0, 6), fontsize=8, ha="center",
-                      textcoords="offset points", color=color,
-                      weight="bold" if own else "normal")  # fmt: skip
+    axes.annotate(format_number(value), (value, at), xytext=(0, 6), fontsize=8, ha="center",
+                  textcoords="offset points", color=color,
+                  weight="bold" if own else "normal")  # fmt: skip
 
 
 def breaks_figure(
@@ -217,7 +217,7 @@ def breaks_figure(
                 first, last = pd.Timestamp(row["first"]), pd.Period(row["last"]).end_time
                 axes.axvspan(first, last, color=BAND, zorder=0, linewidth=0)
                 axes.axvline(pd.Timestamp(row["after"]), color=BLUE, linewidth=1.2)
-            for number, date in enumerate(dates, 1):
+            for number, date in enumerate(dates if item.sensors else [], 1):
                 axes.axvline(date, color=SOFT, linewidth=0.9, linestyle=(0, (2, 2)))
                 axes.annotate(
                     str(number),
@@ -262,6 +262,30 @@ def in_time_figure(
         axes.margins(y=0.12)
         axes.set_ylabel(textwrap.fill(label, 26))
         axes.set_xlabel("First time of the pretended event")
+    return figure  # fmt: skip
+
+
+def years_figure(rows: pd.DataFrame, when: pd.Timestamp, label: str) -> Figure:
+    """Draw the effect with one year left out, by that year, over the band of the whole."""
+    own, others = rows.iloc[0], rows.iloc[1:]
+    with house_style():
+        figure = Figure(figsize=(WIDE, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axhspan(own["ci_low"], own["ci_high"], color=BAND, zorder=0, linewidth=0)
+        axes.axhline(own["estimate"], color=BLUE, linewidth=1.2)
+        axes.axhline(0, color=SOFT, linewidth=1)
+        at = np.arange(len(others))
+        axes.vlines(at, others["ci_low"], others["ci_high"], color=SOFT, linewidth=1.4)
+        axes.plot(at, others["estimate"], "o", color=SOFT, markersize=4.5)
+        names = others["name"].astype(str).tolist()
+        every = max(1, len(names) // 10)
+        axes.set_xticks(at[::every], names[::every])
+        begin = [k for k, n in enumerate(names) if n.isdigit() and int(n) >= when.year]
+        if begin:
+            axes.axvline(begin[0] - 0.5, color=ORANGE, linewidth=1.4)
+        _frame(axes)
+        axes.set_xlabel("Year left out")
+        axes.set_ylabel(textwrap.fill(label, 26))
     return figure  # fmt: skip
 
 

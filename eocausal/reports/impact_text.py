@@ -23,13 +23,13 @@ __all__ = ["break_words", "depth_words", "impact_claim", "variants_words"]
 def impact_claim(
     own: Mapping[str, Any],
     checks: Sequence[CheckLike],
+    values: Mapping[str, Mapping[str, Any]],
     *,
     outcome: str,
     unit: str,
     event: str,
     when: pd.Timestamp,
     times: pd.DatetimeIndex,
-    drift: str = "",
 ) -> str:
     """Say the answer in a sentence or two, then how far to trust it.
 
@@ -39,29 +39,59 @@ def impact_claim(
         Record of the average effect under the study's own model.
     checks
         Results of checks; those that failed are named in the first paragraph.
+    values
+        Deciding numbers of checks by ``drift``, ``in_time``, ``in_space``, ``leave_out_controls``,
+        ``leave_out_years``, ``control_breaks``, each with its ``verdict``; those that were run.
     outcome, unit
         The outcome in words and what it is measured in.
     event, when
         As it is named in a sentence, and its first time.
     times
         Of the series.
-    drift
-        A sentence, if the effect may be a drift that goes on.
 
     Returns
     -------
     str
-        Two paragraphs, separated by an empty line.
+        Paragraphs, separated by empty lines: the answer, how far to trust it, what is assumed.
     """
-    first = [_answer(own, outcome, unit, event, date_words(when, times)), drift]
+    first = [_answer(own, outcome, unit, event, date_words(when, times))]
+    first.append(_doubt(values))
     failed = failed_checks(checks)
     if failed:
         names = joined((f"“{check.name}”" for check in failed), 6)
         which = "check" if len(failed) == 1 else "checks"
-        first.append(
-            f"Do not rely on it yet: the {which} {names} failed, and what failed is at the top."
+        first.append(f"Do not rely on it yet: the {which} {names} failed, see the top.")
+    parts = [" ".join(filter(None, first)), _trust(own, values, unit), ASSUMED]
+    return "\n\n".join(part for part in parts if part)
+
+
+ASSUMED = (
+    "All this assumes that nothing else changed at that time in this place alone: “the event” is "
+    "the name given to whatever did."
+)
+
+
+def _doubt(values: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say in the first paragraph if the effect may be a drift, or its interval too narrow."""
+    said = []
+    drift = values.get("drift", {})
+    if drift.get("verdict", "pass") != "pass":
+        explained = as_float(drift.get("explained"))
+        share = f" explains {percent(min(max(explained, 0.0), 1.0), 0)} of it and" if (
+            math.isfinite(explained)
+        ) else ""  # fmt: skip
+        said.append(
+            "It may be no effect but a drift that was under way: the trend before the "
+            f"event{share} may merely have gone on."
         )
-    return "\n\n".join(p for p in (" ".join(filter(None, first)), _trust(own, checks)) if p)
+    in_time = values.get("in_time", {})
+    spread, p = as_float(in_time.get("spread")), as_float(in_time.get("p_spread"))
+    if p < 0.05 and spread > 1.25:
+        said.append(
+            "Its interval is too narrow: events that did not happen look like effects too often, "
+            f"as if standard errors had to be {spread:.1f} times as large."
+        )
+    return " ".join(said)
 
 
 def _answer(own: Mapping[str, Any], outcome: str, unit: str, event: str, when: str) -> str:
@@ -85,29 +115,82 @@ def _answer(own: Mapping[str, Any], outcome: str, unit: str, event: str, when: s
     )
 
 
-def _trust(own: Mapping[str, Any], checks: Sequence[CheckLike]) -> str:
-    """Say what the interval needs, and how many checks passed."""
-    n = as_float(own.get("n"))
+def _trust(own: Mapping[str, Any], values: Mapping[str, Mapping[str, Any]], unit: str) -> str:
+    """Say what each check means for the answer, a sentence each."""
     p = as_float(own.get("p_value"))
-    text = ""
-    if math.isfinite(p) and math.isfinite(n):
-        said = format_p(p)
-        text = (
-            f"It rests on {n:,.0f} times after the event; a sum as far from its prediction would "
-            f"come about without any effect with probability {said} if the model were right."
+    said = [_chance(p)] if math.isfinite(p) else []
+    drift, in_time = values.get("drift", {}), values.get("in_time", {})
+    explained = as_float(drift.get("explained"))
+    if drift.get("verdict") == "pass" and math.isfinite(explained):
+        line = with_unit(format_number(as_float(drift.get("estimate_line"))), unit)
+        said.append(
+            f"With the straight line of the years before going on, {line} would be left of it."
         )
-    verdicts = [str(check.verdict) for check in checks]
-    if verdicts:
-        warned = [c.name for c in checks if str(c.verdict) == "warn"]
-        text += f" Of {plural(len(verdicts), 'check')}, {verdicts.count('pass')} passed"
-        text += f", {len(warned)} warned ({joined(warned, 6)})" if warned else ""
-        failed = verdicts.count("fail")
-        text += f" and {failed} failed." if failed else "."
-    assumed = (
-        "All this assumes that nothing else changed at that time in this place alone: the event is "
-        "the name given to whatever did."
+    if in_time.get("placebos"):
+        said.append(_pretended(in_time))
+    in_space = values.get("in_space", {})
+    if in_space.get("placebos"):
+        count, large = int(in_space["placebos"]), int(in_space["at_least"])
+        few = ", which are too few to tell much" if in_space["smallest"] > 0.05 else ""
+        said.append(
+            f"At {large or 'none'} of {plural(count, 'other place')} is it as large{few}."
+            if count > 1
+            else f"At the one other place it is {'as large' if large else 'smaller'}."
+        )
+    said.append(_left(values, unit))
+    broken = values.get("control_breaks", {})
+    names = list(dict.fromkeys(
+        [*(broken.get("break_near_event") or []), *(broken.get("change_at_event") or [])]
+    ))  # fmt: skip
+    if names:
+        said.append(
+            f"{joined(names, 4)} {'changes' if len(names) == 1 else 'change'} at about the same "
+            "time and may have been reached, too."
+        )
+    text = " ".join(part for part in said if part)
+    return f"How far to trust it: {text[:1].lower()}{text[1:]}" if text else ""
+
+
+def _chance(p: float) -> str:
+    said = format_p(p)
+    return (
+        f"If the model is right, chance alone would make a difference this large with probability "
+        f"{said}."
+        if said.startswith("<")
+        else f"If the model is right, chance alone makes a difference this large with probability "
+        f"{said}."
     )
-    return f"{text} {assumed}".strip()
+
+
+def _pretended(in_time: Mapping[str, Any]) -> str:
+    count, rejected = int(in_time["placebos"]), int(in_time["rejected"])
+    expected = as_float(in_time.get("expected"))
+    large = int(in_time["at_least"])
+    worth = as_float(in_time.get("independent"))
+    text = (
+        f"Of {plural(count, 'event')} that did not happen, {large or 'none'} "
+        f"{'looks' if large == 1 else 'look'} as large"
+    )
+    if rejected > expected:
+        text += f", but {rejected} would have been called an effect where {expected:.1f} should be"
+    if worth < 19:
+        text += f"; they are worth {worth:.1f} independent ones, too few for a small p-value"
+    return text + "."
+
+
+def _left(values: Mapping[str, Mapping[str, Any]], unit: str) -> str:
+    """Say within what range the effect stays if something is left out."""
+    found = {k: v for k, v in values.items() if k.startswith("leave_out") and "lowest" in v}
+    lows = [as_float(v["lowest"]) for v in found.values()]
+    highs = [as_float(v["highest"]) for v in found.values()]
+    if not found or not all(map(math.isfinite, [*lows, *highs])):
+        return ""
+    what = joined(
+        [w for k, w in (("leave_out_controls", "control"), ("leave_out_years", "year"))
+         if k in found]
+    ).replace(" and ", " or ")  # fmt: skip
+    a, b = format_number(min(lows)), with_unit(format_number(max(highs)), unit)
+    return f"Without any one {what} it is {a} to {b}."
 
 
 def variants_words(variants: pd.DataFrame, unit: str) -> list[str]:

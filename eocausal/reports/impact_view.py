@@ -47,6 +47,7 @@ def impact_view(impact: ImpactContent, images: Mapping[str, str]) -> dict[str, A
         "depth_words": list(impact.depth_words),
         "land": None if impact.land is None else _land(impact.land),
         "pixels": None if impact.pixels is None else _pixels(impact.pixels),
+        "truth": list(impact.truth),
         "methods": list(impact.methods),
         "references": list(impact.references),
         "images": images,

@@ -46,6 +46,22 @@ def model_words(section: ModelSection, controls: int) -> str:
     return f"structural time series: {', '.join(parts)}; {prior}{scale}"
 
 
+SHORT = {
+    "level": "level", "line": "level and line", "local_linear": "level and slope",
+    "semi_local": "level and returning slope",
+}  # fmt: skip
+
+
+def short_words(section: ModelSection, controls: int) -> str:
+    """Say what the series is made of, for a table."""
+    parts = [SHORT[section.trend]]
+    parts += [f"season {section.season}"] if section.season else []
+    parts += [f"{controls} control{'s' if controls > 1 else ''}"] if controls else []
+    parts += [f"{section.transform} scale"] if section.transform != "none" else []
+    compatible = section.prior.compatible is not None
+    return f"{', '.join(parts)}; {'CausalImpact’s priors' if compatible else 'learned'}"
+
+
 def records_of(impact: Impact, method: str, more: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the average, cumulative and relative effect as records."""
     summary, table = impact.effects, impact.effects.table
@@ -85,7 +101,8 @@ def estimate_effect(space: ImpactSpace, progress: Advance) -> list[str]:
     with atomic_path(space.folder / "effect.csv") as temporary:
         frame.to_csv(temporary, date_format="%Y-%m-%d", lineterminator="\n", float_format="%.10g")
     words = model_words(space.study.model, len(control_names(space.study)))
-    records = records_of(impact, words, {"variant": OWN})
+    short = short_words(space.study.model, len(control_names(space.study)))
+    records = records_of(impact, words, {"variant": OWN, "model": short})
     return ["effect.csv", space.keep("effect.json", {"records": records, "words": words})]
 
 
@@ -108,14 +125,15 @@ def _variant(space: ImpactSpace, name: str, variant: VariantSection) -> list[dic
     section = varied(space.study.model, variant)
     names = control_names(space.study) if variant.controls is None else list(variant.controls)
     impact = space.estimate(section, names)
-    return records_of(impact, model_words(section, len(names)), {"variant": name})[:1]
+    more = {"variant": name, "model": short_words(section, len(names))}
+    return records_of(impact, model_words(section, len(names)), more)[:1]
 
 
 def _likelihood(space: ImpactSpace, name: str, variant: VariantSection) -> list[dict[str, Any]]:
     """Estimate by maximum likelihood; the interval is that of the mean from the joint forecast."""
     from scipy.stats import norm
 
-    found, words = fit_likelihood(space, variant)
+    found, words, short = fit_likelihood(space, variant)
     section = space.study.model
     half = norm.ppf(0.5 + section.level / 2) * found.std_error_estimated
     count = len(found.effect)
@@ -125,7 +143,7 @@ def _likelihood(space: ImpactSpace, name: str, variant: VariantSection) -> list[
         "ci_high": found.average + half, "p_value": found.p_value, "n": count,
         "level": section.level, "vcov": "joint forecast", "status": "ok",
         "note": "" if found.converged else "The search for the highest likelihood did not end.",
-        "variant": name, "predicted": found.predicted, "relative": found.relative,
+        "variant": name, "model": short, "predicted": found.predicted, "relative": found.relative,
         "cumulative": found.cumulative, "cumulative_low": count * (found.average - half),
         "cumulative_high": count * (found.average + half),
         "std_error_of_one": found.std_error_of_one, "p_value_of_one": found.p_value_of_one,
@@ -135,8 +153,10 @@ def _likelihood(space: ImpactSpace, name: str, variant: VariantSection) -> list[
     return plain_records([record])
 
 
-def fit_likelihood(space: ImpactSpace, variant: VariantSection) -> tuple[LikelihoodImpact, str]:
-    """Fit an unobserved components model, and say what it is."""
+def fit_likelihood(
+    space: ImpactSpace, variant: VariantSection
+) -> tuple[LikelihoodImpact, str, str]:
+    """Fit an unobserved components model, and say what it is at length and in short."""
     from eocausal.estimators.maximum_likelihood import maximum_likelihood
     from eocausal.estimators.maximum_likelihood_result import Parameters
     from eocausal.estimators.structural_model import Trend
@@ -158,7 +178,11 @@ def fit_likelihood(space: ImpactSpace, variant: VariantSection) -> tuple[Likelih
     how = "at given parameters" if given is not None else "at the highest likelihood"
     parts = [TRENDS[trend.value], *([f"a season of {season} times"] if season else [])]
     parts += [f"{len(names)} controls"] if names else []
-    return found, f"unobserved components: {', '.join(parts)}; {how}"
+    short = model.trend.value, f"season {season}" if season else "", parts[-1] if names else ""
+    return (
+        found, f"unobserved components: {', '.join(parts)}; {how}",
+        f"{', '.join([SHORT[short[0]], *filter(None, short[1:])])}; maximum likelihood",
+    )  # fmt: skip
 
 
 def _refused(space: ImpactSpace, name: str, variant: VariantSection, why: str) -> dict[str, Any]:
@@ -167,5 +191,5 @@ def _refused(space: ImpactSpace, name: str, variant: VariantSection, why: str) -
     return {
         "estimand": AVERAGE, "method": model_words(section, count), "estimate": None,
         "std_error": None, "ci_low": None, "ci_high": None, "p_value": None, "n": None,
-        "status": "refused", "note": why, "variant": name,
+        "status": "refused", "note": why, "variant": name, "model": short_words(section, count),
     }  # fmt: skip

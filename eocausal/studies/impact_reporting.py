@@ -6,17 +6,25 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import xarray as xr
 
 from eocausal.provenance import FailureLedger, atomic_path, versions
 from eocausal.studies.impact_checks import DRIFT, IN_SPACE, IN_TIME
 from eocausal.studies.impact_estimates import OWN
 from eocausal.studies.impact_methods import methods_words, references
+from eocausal.studies.impact_pixels import zones_of_grid
+from eocausal.studies.impact_truth import read_true_effect, truth_words
 from eocausal.studies.progress import Advance
 from eocausal.studies.reporting import read_checks
 
 if TYPE_CHECKING:
     from eocausal.reports.content import ReportContent
-    from eocausal.reports.impact_content import BrokenSeries, ImpactContent
+    from eocausal.reports.impact_content import (
+        BrokenSeries,
+        ImpactContent,
+        LandCover,
+        PixelMap,
+    )
     from eocausal.studies.impact_space import ImpactSpace
 
 __all__ = ["impact_report_content", "report"]
@@ -45,8 +53,10 @@ def impact_report_content(space: ImpactSpace) -> ReportContent:
     outcome, unit = outcome_of(space)
     checks = read_checks(space.folder)
     own = space.kept("effect.json")["records"][0]
+    kept = space.kept("checks.json")
+    values = {name: {**c["values"], "verdict": c["verdict"]} for name, c in kept.items()}
     claim = impact_claim(
-        own, checks, outcome=outcome, unit=unit, event=study.event.name,
+        own, checks, values, outcome=outcome, unit=unit, event=study.event.name,
         when=pd.Timestamp(study.event.when), times=pd.DatetimeIndex(space.frame.index),
     )  # fmt: skip
     return ReportContent(
@@ -101,9 +111,13 @@ def _impact(space: ImpactSpace, unit: str) -> ImpactContent:
         paper=_paper(space, unit),
         in_time=_in_time(space),
         in_space=_in_space(space),
-        left_out=_left_out(space),
+        controls_left_out=_left_out(space, "leave_out_controls"),
+        years_left_out=_left_out(space, "leave_out_years"),
         depths=_depths(space),
         depth_words=_depth_words(space),
+        land=_land(space),
+        pixels=_pixels(space),
+        truth=truth_words(space),
         methods=methods_words(space),
         references=references(space),
     )  # fmt: skip
@@ -117,7 +131,8 @@ def variants_frame(space: ImpactSpace) -> pd.DataFrame:
         mine = r["variant"] == OWN
         rows.append({
             "name": "this study" if mine else r["variant"], "kind": "own" if mine else "variant",
-            **{k: r.get(k) for k in ("method", "estimate", "ci_low", "ci_high", "relative",
+            "method": r.get("model", r["method"]),
+            **{k: r.get(k) for k in ("estimate", "ci_low", "ci_high", "relative",
                                      "cumulative", "p_value", "note")},
         })  # fmt: skip
     published = space.study.published
@@ -127,6 +142,12 @@ def variants_frame(space: ImpactSpace) -> pd.DataFrame:
             "estimate": published.average, "relative": published.relative,
             "cumulative": published.cumulative, "p_value": published.p_value, "note": "",
         })  # fmt: skip
+    truth = read_true_effect(space)
+    if truth is not None:
+        rows.append({
+            "name": "the truth, as simulated", "kind": "published", "method": "known",
+            "estimate": truth, "note": "",
+        })  # fmt: skip
     numbers = ["estimate", "ci_low", "ci_high", "relative", "cumulative", "p_value"]
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
@@ -134,12 +155,12 @@ def variants_frame(space: ImpactSpace) -> pd.DataFrame:
 def _broken(space: ImpactSpace, item: dict[str, Any]) -> BrokenSeries:
     from eocausal.reports.impact_content import BrokenSeries
 
-    frame = space.frame
-    values = space.outcome if item["treated"] else frame[item["name"]]
+    values = space.outcome if item["treated"] else space.frame[item["name"]]
     columns = ["before", "after", "first", "last", "change", "std_error", "p_value"]
     return BrokenSeries(
         name=item["name"], values=values, levels=pd.DataFrame(item["levels"]),
         breaks=pd.DataFrame(item["breaks"], columns=columns), words=item["summary"].split("\n"),
+        sensors=bool(item["sensors"]),
     )  # fmt: skip
 
 
@@ -184,19 +205,19 @@ def _in_space(space: ImpactSpace) -> pd.DataFrame:
     return rows[["name", *numbers, "treated"]].astype(dict.fromkeys(numbers, float))
 
 
-def _left_out(space: ImpactSpace) -> pd.DataFrame:
-    """Return the effect with one control or one year left out, beside the whole."""
-    own = space.kept("effect.json")["records"][0]
-    rows = [{"left_out": "nothing left out", "kind": "own", **own}]
-    for name, what in (("leave_out_controls", ""), ("leave_out_years", "year ")):
-        found = _check(space, name).get("table", [])
-        key = "without"
-        for row in sorted(found, key=lambda r: str(r[key])):
-            rows.append({**row, "left_out": f"{what}{row[key]}", "kind": "variant"})
-    if len(rows) == 1:
+def _left_out(space: ImpactSpace, name: str) -> pd.DataFrame:
+    """Return the effect with one control, or one year, left out, beside the whole."""
+    found = _check(space, name).get("table", [])
+    if not found:
         return pd.DataFrame()
+    own = space.kept("effect.json")["records"][0]
+    rows = [{"name": "nothing left out", "kind": "own", **own}]
+    years = name == "leave_out_years"
+    for row in sorted(found, key=lambda r: str(r["without"])) if years else found:
+        label = str(row["without"]) if years else f"without {row['without']}"
+        rows.append({**row, "name": label, "kind": "variant"})
     numbers = ["estimate", "ci_low", "ci_high"]
-    table = pd.DataFrame(rows)[["left_out", "kind", *numbers]]
+    table = pd.DataFrame(rows)[["name", "kind", *numbers]]
     return table.astype(dict.fromkeys(numbers, float))
 
 
@@ -233,6 +254,40 @@ def _depth_words(space: ImpactSpace) -> list[str]:
     from eocausal.reports.impact_text import depth_words
 
     return depth_words(space.kept("optics.json")) if space.study.optics is not None else []
+
+
+def _land(space: ImpactSpace) -> LandCover | None:
+    from eocausal.reports.impact_content import LandCover
+
+    if space.study.land_cover is None:
+        return None
+    kept = space.kept("land_cover.json")
+    areas = pd.DataFrame(kept["areas"]).set_index("year")
+    tables = [(t["caption"], pd.DataFrame(t["rows"])) for t in kept["tables"]]
+    return LandCover(
+        areas=areas.loc[:, areas.max() > 0], followed=kept["followed"], words=kept["words"],
+        tables=tables,
+    )  # fmt: skip
+
+
+def _pixels(space: ImpactSpace) -> PixelMap | None:
+    """Return the map of effects by pixel, drawn."""
+    from eocausal.reports.impact_content import PixelMap
+    from eocausal.reports.impact_pixels import pixel_pictures, pixel_words
+
+    section = space.study.map
+    if section is None:
+        return None
+    kept = space.kept("map.json")
+    if not kept["files"]:
+        return PixelMap(words=kept["words"], pictures=())
+    with xr.open_dataset(space.folder / "effects.nc", engine="h5netcdf") as data:
+        zones = zones_of_grid(space, section.grid)
+        pictures = pixel_pictures(
+            data.load(), zones, unit=outcome_of(space)[1], q=section.false_discovery
+        )
+    words = [*pixel_words(kept["zones"], section.false_discovery), *kept["words"]]
+    return PixelMap(words=words, pictures=pictures)
 
 
 def _facts(space: ImpactSpace) -> list[tuple[str, str]]:

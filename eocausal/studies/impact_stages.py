@@ -8,6 +8,8 @@ from eocausal.studies.impact_breaks import find_breaks
 from eocausal.studies.impact_checks import check_effect
 from eocausal.studies.impact_estimates import estimate_effect, estimate_variants
 from eocausal.studies.impact_inputs import series_groups
+from eocausal.studies.impact_land import LAND_FILES, look_at_land
+from eocausal.studies.impact_pixels import MAP_FILES, map_pixels
 from eocausal.studies.impact_space import ImpactSpace
 from eocausal.studies.impact_water import light_in_water
 from eocausal.studies.ingest_stages import write_study
@@ -17,7 +19,7 @@ from eocausal.studies.schema_impact import ImpactStudy
 
 __all__ = ["IMPACT_OUTPUTS", "impact_stages"]
 
-IMPACT_OUTPUTS = ("series.csv", "effect.csv")
+IMPACT_OUTPUTS = ("series.csv", "effect.csv", *LAND_FILES, *MAP_FILES)
 
 _EFFECT = (
     "outcome.series", "outcome.looks_share", "event.when", "event.end", "event.learn_until",
@@ -50,6 +52,17 @@ def impact_stages(study: ImpactStudy) -> list[Stage[ImpactSpace]]:
         stages.append(
             Stage("optics", "Light in the water", scope(*_EFFECT, "outcome.units", "optics"),
                   ("series",), light_in_water)
+        )  # fmt: skip
+    if study.land_cover is not None:
+        broken = ("breaks",) if study.breaks is not None else ()
+        stages.append(
+            Stage("land_cover", "Land cover", scope("land_cover", "event.when"),
+                  ("land_cover", *broken), look_at_land)
+        )  # fmt: skip
+    if study.map is not None:
+        stages.append(
+            Stage("map", "Map pixels", scope(*_EFFECT, "data", "outcome", "map"),
+                  (*series_groups(study), "series"), map_pixels)
         )  # fmt: skip
     before = tuple(s.name for s in stages)
     stages.append(Stage("results", "Collect results", resolved, before, collect))

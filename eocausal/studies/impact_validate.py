@@ -10,11 +10,14 @@ import pandas as pd
 
 from eocausal.studies.impact_decisions import event_of, model_of, varied
 from eocausal.studies.impact_inputs import impact_files
+from eocausal.studies.impact_land import open_land_cover
 from eocausal.studies.impact_series import Series, Sources, read_series
 
 if TYPE_CHECKING:
+    from eocausal.land_cover.legend import Legend
     from eocausal.studies.load import ImpactFile
     from eocausal.studies.schema_impact import ImpactStudy
+    from eocausal.studies.schema_impact_water import LandCoverSection
     from eocausal.studies.validate import Validation
 
 __all__ = ["look_at_impact"]
@@ -41,6 +44,10 @@ def look_at_impact(found: Validation, file: ImpactFile) -> Series | None:
         found.attempt(("variants", name), partial(model_of, varied(study.model, variant)))
     if series is not None:
         _look_at_event(found, study, series)
+    if study.land_cover is not None:
+        land = found.attempt(("land_cover",), partial(open_land_cover, file.root, study.land_cover))
+        if land is not None:
+            _look_at_classes(found, study.land_cover, land[1])
     _look_at_breaks(found, study)
     return series if len(found.problems) == before else None
 
@@ -58,6 +65,16 @@ def _look_at_event(found: Validation, study: ImpactStudy, series: Series) -> Non
         f"{int((known & post).sum()):,} after"
     )
     found.facts.append(f"{len(series.controls)} controls: {', '.join(series.controls) or 'none'}")
+
+
+def _look_at_classes(found: Validation, section: LandCoverSection, legend: Legend) -> None:
+    for key in ("follow", "exclude"):
+        for i, name in enumerate(getattr(section, key)):
+            if name not in legend.classes:
+                found.add(
+                    ("land_cover", key, i),
+                    f"there is no class {name!r}; there are: {', '.join(legend.classes)}",
+                )
 
 
 def _look_at_breaks(found: Validation, study: ImpactStudy) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from eocausal.studies.schema_base import Section, Text
 
@@ -26,20 +26,32 @@ class LandCoverSection(Section):
     file: Text = Field(description="NetCDF file or Zarr store, relative to data.root.")
     variable: Text
     classes: dict[str, int] = Field(
-        default={}, description="Codes by name; default those that the file names."
+        default={}, description="Codes by name; default those that the file gives its flags."
+    )
+    unobserved: tuple[int, ...] = Field(
+        default=(), description="Codes that are no land cover; default 0 and those of clouds."
     )
     follow: tuple[Text, ...] = Field(
-        default=(), description="Classes to speak of; default all that change."
+        default=(), description="Classes to draw, the first beside the break; default what grew."
+    )
+    exclude: tuple[Text, ...] = Field(
+        default=(), description="Classes left out of transitions, such as water."
+    )
+    common: bool = Field(
+        default=True, description="Count only places seen in every year, so that clouds move none."
+    )
+    pixel_m: PositiveFloat | None = Field(
+        default=None, description="Side of a pixel; default from the coordinates."
     )
 
 
 class MapSection(Section):
     """The effect pixel by pixel; see :func:`eocausal.estimators.impact_map.bsts_map`."""
 
-    grid: Text = Field(description="Name of the grid.")
+    grid: Text = Field(description="Name of the grid, in units of the outcome's file.")
     false_discovery: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         default=0.05, description="Share of marked pixels that may be false."
     )
-    least_seen: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.3, description="Pixels seen in a smaller share of times are left out."
+    least: PositiveInt = Field(
+        default=24, description="Values before the event that a pixel must have."
     )
