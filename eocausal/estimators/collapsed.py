@@ -130,15 +130,16 @@ def fit_collapsed(
     """
     _check(model, variance)
     times = outcomes.shape[1]
-    plain = replace(model, season=None, trend=Trend.LEVEL, engine=None)
-    design = build_design(times, before, controls, plain)
-    known = before & design.usable
+    usable = np.ones(times, bool) if controls is None else np.isfinite(controls).all(1)
+    known = before & usable
     if not known.any():
         raise EstimationError(
             "No time before the event has a value of every control.",
             cause="There is nothing to learn from.",
             next_step="Leave out the control with gaps.",
         )
+    plain = replace(model, season=None, trend=Trend.LEVEL, engine=None)
+    design = build_design(times, before, controls, plain)
     layout, columns = layout_of(model, times, variance), _columns(model, design, times)
     asked = _Asked(model, layout, columns, int(np.flatnonzero(known)[-1]) + 1, seed)
     seen = np.isfinite(outcomes) & known
@@ -158,7 +159,7 @@ def fit_collapsed(
                 f"points, {LEAST:.0f} are needed; the engine gibbs does without one"
             )
     return CollapsedFit(
-        model, outcomes, center, scale, refused, effective, tuple(posteriors), design.usable,
+        model, outcomes, center, scale, refused, effective, tuple(posteriors), usable,
         design.controls,
     )  # fmt: skip
 
@@ -228,7 +229,8 @@ def _sampled(stratum: Stratum, group: Group, guess: Float64, seed: int) -> Sampl
         density, kept = group.kept(*stratum.ratios(x), series)
         return density + stratum.log_prior(x), kept
 
-    return sample(target, box, len(guess), seed=seed)
+    least = np.array([b.least for b in stratum.numbers.values()])
+    return sample(target, box, least, len(guess), seed=seed)
 
 
 def _check(model: StructuralModel, variance: Float64 | None) -> None:

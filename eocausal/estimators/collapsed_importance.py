@@ -4,9 +4,11 @@ The numbers left when states and coefficients integrate out are few. Their mode 
 Newton steps on differences, and points are drawn quasi-randomly from a t distribution around it;
 a second t has the weighted moments of the first points, and all points are weighed against the
 mixture of what they were drawn from (deterministic mixture weights, Owen & Zhou 2000; adaptation
-as Cornuet et al. 2012). Where fewer than ``LEAST`` points would be worth it, two more rounds of
-twice the points follow. Uniform numbers are a Kronecker sequence (Roberts 2018), shifted by a
-seed, the same for every series, so that a series' answer does not depend on those beside it.
+as Cornuet et al. 2012). Where the points are worth fewer than ``WANTED`` equal ones, such as along
+a prior that is nearly flat, more are drawn around resampled points (Cappe et al. 2004); with fewer
+than ``LEAST`` at the end a series is not to be trusted. Uniform numbers are a Kronecker sequence
+(Roberts 2018), shifted by a seed, the same for every series, so that a series' answer does not
+depend on those beside it.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ __all__ = ["LEAST", "Sample", "sample"]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.intp]
 Target = Callable[[Float64, Int64], tuple[Float64, Float64]]
-LEAST = 40.0
+LEAST, WANTED = 40.0, 120.0
 DF = 5.0
 WIDEST = 2.0  # sd of a proposal along any number, all of which are on log-like scales
 ROUNDS = (64, 128)
 MORE = (256, 512)
+KERNELS, KERNEL = 32, 0.6  # centers of the later rounds, and their sd over that of all points
 STEPS = 9
 
 
@@ -53,11 +56,10 @@ class Sample:
     @property
     def effective(self) -> Float64:
         """(S,) number of equally weighted points that the weighted are worth."""
-        weight = np.exp(self.log_weight - self.log_weight.max(1, keepdims=True))
-        return np.asarray(weight.sum(1) ** 2 / (weight**2).sum(1))
+        return _normalised(self.log_weight)[1]
 
 
-def sample(target: Target, box: Float64, count: int, *, seed: int) -> Sample:
+def sample(target: Target, box: Float64, least: Float64, count: int, *, seed: int) -> Sample:
     """Draw points of a target for each of ``count`` series.
 
     Parameters
@@ -67,20 +69,23 @@ def sample(target: Target, box: Float64, count: int, *, seed: int) -> Sample:
         (rows, q).
     box
         (S, d, 2) where each number of each series is looked for first.
+    least
+        (d,) sds that the curvature at the mode may not tell of, where a density has wide shoulders.
     """
     every = np.arange(count)
     start, wide = _swept(target, box, every)
     center, root = _climbed(target, start, wide, every)
+    root = np.linalg.cholesky(root @ root.swapaxes(1, 2) + np.diag(least**2))
     found = _Rounds(target, box.shape[1], seed)
-    for size in ROUNDS:
-        found.draw(center, root, size, every)
-        center, root = found.moments(center, root, every)
+    found.draw(center[:, None], root, ROUNDS[0], every)
+    center, root = found.moments(center, root)
+    found.draw(center[:, None], root, ROUNDS[1], every)
     for size in MORE:
-        poor = np.flatnonzero(found.result().effective < LEAST)
+        poor = np.flatnonzero(found.result().effective < WANTED)
         if not poor.size:
             break
-        center, root = found.moments(center, root, poor)
-        found.draw(center, root, size, poor)
+        _, root = found.moments(center, root)
+        found.draw(found.kernels(), KERNEL * root, size, poor)
     return found.result()
 
 
@@ -190,57 +195,71 @@ class _Rounds:
         self.kept: list[Float64] = []
         self.laws: list[tuple[Float64, Float64, int, Int64]] = []
 
-    def draw(self, center: Float64, root: Float64, size: int, series: Int64) -> None:
-        """Add points of a t for some series; the others get none."""
+    def draw(self, centers: Float64, root: Float64, size: int, series: Int64) -> None:
+        """Add points of a mixture of t, centers (S, m, d), for some series."""
         u = uniforms(self.used, size, self.dims + 1, self.seed)
         self.used += size
         t = special.ndtri(u[:, :-1]) / np.sqrt(special.chdtri(DF, u[:, -1:]) / DF)
-        x = np.zeros((len(center), size, self.dims))
-        x[series] = center[series, None] + t @ root[series].swapaxes(1, 2)
+        x = np.zeros((len(centers), size, self.dims))
+        which = np.arange(size) % centers.shape[1]
+        x[series] = centers[series][:, which] + t @ root[series].swapaxes(1, 2)
         value = np.full(x.shape[:2], -np.inf)
         flat = x[series].reshape(-1, self.dims)
         found, kept = self.target(flat, np.repeat(series, size))
         value[series] = found.reshape(len(series), size)
-        room = np.zeros((len(center), size, kept.shape[1]))
+        room = np.zeros((len(centers), size, kept.shape[1]))
         room[series] = kept.reshape(len(series), size, -1)
         self.kept.append(room)
         self.x.append(x)
         self.value.append(np.where(np.isnan(value), -np.inf, value))
-        self.laws.append((center.copy(), root.copy(), size, series))
+        self.laws.append((centers.copy(), root.copy(), size, series))
 
     def result(self) -> Sample:
         """Return all points, weighed against the mixture of their laws."""
+        return Sample(np.concatenate(self.x, 1), self.log_weights(), np.concatenate(self.kept, 1))
+
+    def log_weights(self) -> Float64:
+        """Return (S, P) log importance weights."""
         x, value = np.concatenate(self.x, 1), np.concatenate(self.value, 1)
-        total = np.zeros(len(x))
         density = np.full(value.shape, -np.inf)
-        for center, root, size, series in self.laws:
-            whitened = np.linalg.solve(
-                root[series], (x[series] - center[series, None]).swapaxes(1, 2)
-            )
-            far = (whitened**2).sum(1)
+        for centers, root, size, series in self.laws:
+            inverse = np.linalg.inv(root[series]).swapaxes(1, 2)
+            at, around = x[series] @ inverse, centers[series] @ inverse
+            far = ((at[:, :, None] - around[:, None]) ** 2).sum(3)
             log_t = -0.5 * (DF + self.dims) * np.log1p(far / DF)
+            log_t = special.logsumexp(log_t, axis=2) - np.log(centers.shape[1])
             log_t = log_t - np.linalg.slogdet(root[series])[1][:, None]
             density[series] = np.logaddexp(density[series], np.log(size) + log_t)
-            total[series] += size
         constant = (
             special.gammaln(0.5 * (DF + self.dims))
             - special.gammaln(0.5 * DF)
             - 0.5 * self.dims * np.log(DF * np.pi)
         )
-        return Sample(x, value - density - constant, np.concatenate(self.kept, 1))
+        return np.asarray(value - density - constant)
 
-    def moments(self, center: Float64, root: Float64, series: Int64) -> tuple[Float64, Float64]:
+    def moments(self, center: Float64, root: Float64) -> tuple[Float64, Float64]:
         """Return weighted means and roots of covariances, the less changed the fewer points."""
-        found = self.result()
-        weight = np.exp(found.log_weight - found.log_weight.max(1, keepdims=True))
-        weight /= weight.sum(1, keepdims=True)
-        share = found.effective / (found.effective + 5.0 * self.dims)
-        mean = np.einsum("sp,spd->sd", weight, found.x)
-        far = found.x - mean[:, None]
+        weight, effective = _normalised(self.log_weights())
+        x = np.concatenate(self.x, 1)
+        share = effective / (effective + 5.0 * self.dims)
+        mean = np.einsum("sp,spd->sd", weight, x)
+        far = x - mean[:, None]
         cov = np.einsum("sp,spd,spe->sde", weight, far, far)
         own = root @ root.swapaxes(1, 2)
         mixed = share[:, None, None] * cov + (1.0 - share)[:, None, None] * own
-        center, root = center.copy(), root.copy()
-        center[series] += (share[:, None] * (mean - center))[series]
-        root[series] = np.linalg.cholesky(mixed[series])
-        return center, root
+        return center + share[:, None] * (mean - center), np.linalg.cholesky(mixed)
+
+    def kernels(self) -> Float64:
+        """Return (S, m, d) points resampled by weight, at even steps of their cumulative sum."""
+        weight, _ = _normalised(self.log_weights())
+        steps = (np.arange(KERNELS) + 0.5) / KERNELS
+        at = (np.cumsum(weight, 1)[:, None, :] < steps[:, None]).sum(2)
+        at = np.minimum(at, weight.shape[1] - 1)
+        return np.take_along_axis(np.concatenate(self.x, 1), at[:, :, None], 1)
+
+
+def _normalised(log_weight: Float64) -> tuple[Float64, Float64]:
+    """Return weights that sum to one, and how many equal ones they are worth."""
+    weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
+    weight /= weight.sum(1, keepdims=True)
+    return weight, 1.0 / (weight**2).sum(1)

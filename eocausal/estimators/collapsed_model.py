@@ -27,6 +27,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from eocausal.estimators.collapsed_bands import Layout, Ratios
 from eocausal.estimators.collapsed_parts import Dummies, Harmonics, Level, Part, Slope
@@ -38,6 +39,7 @@ __all__ = ["Believed", "Stratum", "layout_of", "strata_of"]
 Float64 = NDArray[np.float64]
 WANDER, CHANGE, RETURN = 1.0, 0.05, 0.03
 VAGUE = 1e4  # variance of starts over that of the residual
+RANGE, BEYOND = 12.0, 0.3
 PHI = (-0.05, 0.99)  # the cells 0 to 0.97 of the grid, with half a cell on either side
 
 
@@ -47,6 +49,11 @@ class Believed(Protocol):
     @property
     def box(self) -> tuple[float, float]:
         """Where to look for it first."""
+        ...
+
+    @property
+    def least(self) -> float:
+        """Least sd of what is first drawn around the mode."""
         ...
 
     def value(self, x: Float64) -> Float64:
@@ -66,6 +73,7 @@ class InverseGamma:
     scale: float
     bound: float
     box: tuple[float, float]
+    least: float = 0.0
 
     def value(self, x: Float64) -> Float64:
         """Return the variance."""
@@ -78,12 +86,41 @@ class InverseGamma:
 
 
 @dataclass(frozen=True, slots=True)
+class Vague:
+    """A variance, IG(0.005, 0.005 guess^2) below one, whose log is all but uniform over twelve.
+
+    x is the log as its place in that range would have it as a normal quantile, and goes on linearly
+    beyond: a posterior that is flat in the log has the shape of a normal in x.
+    """
+
+    guess: float
+    box: tuple[float, float] = (-1.5, 1.5)
+    least: float = 0.5
+
+    def value(self, x: Float64) -> Float64:
+        """Return the variance."""
+        return np.asarray(np.exp(self._log(x)))
+
+    def log_density(self, x: Float64) -> Float64:
+        """Return the log density, up to a constant."""
+        log = self._log(x)
+        inside = -0.005 * log - 0.005 * self.guess**2 * np.exp(np.minimum(-log, 300.0))
+        slope = RANGE * np.exp(-0.5 * x**2) / math.sqrt(2.0 * math.pi) + BEYOND
+        return np.where(log < 0.0, inside + np.log(slope), -np.inf)
+
+    def _log(self, x: Float64) -> Float64:
+        low = math.log(0.005 * self.guess**2)
+        return np.asarray(low + RANGE * special.ndtr(x) + BEYOND * x)
+
+
+@dataclass(frozen=True, slots=True)
 class LogNormal:
     """A ratio of standard deviations, of which x is the log; the square is the value."""
 
     center: float
     below: float = 1.0
     above: float = 1.0
+    least: float = 0.0
 
     @property
     def box(self) -> tuple[float, float]:
@@ -108,6 +145,7 @@ class Falling:
 
     decay: float = math.inf
     box: tuple[float, float] = (-2.5, 2.5)
+    least: float = 0.0
 
     def value(self, x: Float64) -> Float64:
         """Return phi."""
@@ -128,6 +166,7 @@ class Stationary:
     """An autocorrelation N(0, 1) on (-1, 1), of which x is the inverse hyperbolic tangent."""
 
     box: tuple[float, float] = (-0.5, 1.8)
+    least: float = 0.2
 
     def value(self, x: Float64) -> Float64:
         """Return rho, off its bounds by what rounding needs."""
@@ -224,12 +263,12 @@ def _compatible(prior: CompatiblePrior, layout: Layout, *, regressors: bool) -> 
         ),
         "part 0": InverseGamma(16.0, 16.0 * guess, 1.0, (middle - 0.5, middle + 1.5))
         if tight
-        else InverseGamma(0.005, 0.005 * guess, 1.0, (-13.0, -2.0)),
+        else Vague(prior.level_sd),
     }
     for at in range(1, len(layout.parts)):
-        numbers[f"part {at}"] = InverseGamma(0.005, 0.005 * 1e-4, 1.0, (-14.0, -3.0))
+        numbers[f"part {at}"] = Vague(0.01)
     if layout.returning is not None:
-        numbers["slope"] = InverseGamma(0.005, 0.005 * 1e-4, 1.0, (-13.0, -2.0))
+        numbers["slope"] = Vague(0.01)
         numbers["rho"] = Stationary()
     return Stratum(numbers, len(layout.parts))
 
