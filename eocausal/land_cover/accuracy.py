@@ -59,12 +59,12 @@ class AdjustedAreas:
         ]
         for name, row in self.table.iterrows():
             verdict = (
-                "as mapped" if row["low"] <= row["mapped"] <= row["high"]
+                "the mapped area is within" if row["low"] <= row["mapped"] <= row["high"]
                 else "less than mapped" if row["area"] < row["mapped"] else "more than mapped"
             )  # fmt: skip
             lines.append(
-                f"{name}: {row['area']:,.4g} ({self.level:.0%} interval {row['low']:,.4g} to "
-                f"{row['high']:,.4g}), mapped {row['mapped']:,.4g}: {verdict}."
+                f"{name}: {_told(row['area'])} ({self.level:.0%} interval {_told(row['low'])} to "
+                f"{_told(row['high'])}), mapped {_told(row['mapped'])}: {verdict}."
             )
         return "\n".join(lines)
 
@@ -134,6 +134,10 @@ def adjusted_areas(
         table, float(right.sum()), float(np.sqrt((weight**2 * users_var).sum())),
         pd.DataFrame(proportions, counts.index, classes), level,
     )  # fmt: skip
+
+
+def _told(area: float) -> str:
+    return f"{area:,.0f}" if area >= 1000 else f"{area:.4g}"
 
 
 def _producers_error(

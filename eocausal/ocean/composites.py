@@ -60,8 +60,8 @@ def monthly_composites(
     -------
     xarray.Dataset
         ``value``, ``looks`` (observations behind a value, by their share of days) and ``log_sd``
-        (spread of the logarithms of single observations, where all are positive), over all months
-        of the record.
+        (spread of the logarithms of single observations; NaN in months with some not positive),
+        over all months of the record. One month is in memory at a time.
 
     Raises
     ------
@@ -71,43 +71,58 @@ def monthly_composites(
         If logarithms are asked for and values are zero or less.
     """
     times = _times(data)
-    given = data.where(valid) if valid is not None else data
-    ordered = given.transpose("time", ...)
-    values = ordered.to_numpy().astype(float)
+    given = (data.where(valid) if valid is not None else data).transpose("time", ...)
     months = pd.date_range(
         times[0].normalize().replace(day=1), times[-1] + pd.Timedelta(days=days - 1), freq="MS"
     )
     share = _shares(times, months, days)
-    there = np.isfinite(values)
-    positive = bool((values[there] > 0).all())
-    if statistic is Statistic.LOG_MEAN and not positive:
-        raise OutcomeError(
-            f"{int((values[there] <= 0).sum())} observations are zero or less.",
-            cause="They have no logarithm.",
-            next_step="Mask them with valid, or take Statistic.MEDIAN.",
-        )
-    looks = np.tensordot(share, there.astype(float), 1)
-    logs = np.log(np.where(there, values, 1.0)) if positive else np.zeros_like(values)
-    if statistic is Statistic.MEDIAN:
-        value = _medians(values, share)
-    else:
-        whole = logs if statistic is Statistic.LOG_MEAN else np.where(there, values, 0.0)
-        value = _mean(share, whole, looks)
-        value = np.exp(value) if statistic is Statistic.LOG_MEAN else value
+    parts = []
+    for month, part in enumerate(share):
+        used = np.flatnonzero(part)
+        stack = given.isel(time=used).to_numpy().astype(float)
+        most = share[:, used].argmax(0) == month
+        parts.append(_month(stack, part[used], most, statistic))
+    value, looks, spread = (np.stack(several) for several in zip(*parts, strict=True))
+    dims = given.dims
+    coords = {name: c for name, c in given.coords.items() if "time" not in c.dims}
     enough = looks >= max(minimum_looks, 1e-9)
-    dims = ("time", *ordered.dims[1:])
-    coords = {name: c for name, c in ordered.coords.items() if "time" not in c.dims}
-    out = xr.Dataset(
+    return xr.Dataset(
         {
             "value": (dims, np.where(enough, value, np.nan), dict(data.attrs)),
             "looks": (dims, looks, {"units": "1", "long_name": "valid observations"}),
+            "log_sd": (dims, spread, {"units": "1"}),
         },
         coords={"time": months, **coords},
         attrs={"statistic": str(statistic), "minimum_looks": minimum_looks, "days": days},
     )
-    if positive:
-        out["log_sd"] = dims, _spread(share, logs, looks)
-    return out
+
+
+def _month(
+    stack: Float64, share: Float64, most: NDArray[np.bool_], statistic: Statistic
+) -> tuple[Float64, Float64, Float64]:
+    """Value, looks and spread of one month from the observations ``(n, ...)`` that touch it."""
+    there = np.isfinite(stack)
+    weight = there * share.reshape(-1, *(1,) * (stack.ndim - 1))
+    looks = np.asarray(weight.sum(0))
+    some = np.where(looks > 0, looks, np.nan)
+    bad = int((stack[there] <= 0).sum())
+    if bad and statistic is Statistic.LOG_MEAN:
+        raise OutcomeError(
+            f"{bad} observations of a month are zero or less.",
+            cause="They have no logarithm.",
+            next_step="Mask them with valid, or take Statistic.MEDIAN.",
+        )
+    logs = np.log(np.where(there & (stack > 0), stack, 1.0))
+    centre = (weight * logs).sum(0) / some
+    square = (weight * (logs - np.nan_to_num(centre)) ** 2).sum(0)
+    spread = np.sqrt(square / np.where(looks >= 2, looks - 1, np.nan))
+    if statistic is Statistic.LOG_MEAN:
+        value = np.exp(centre)
+    elif statistic is Statistic.MEAN:
+        value = (weight * np.where(there, stack, 0.0)).sum(0) / some
+    else:
+        value = _median(stack[most])
+    return np.asarray(value), looks, np.where(bad == 0, spread, np.nan)
 
 
 def _times(data: xr.DataArray) -> pd.DatetimeIndex:
@@ -137,25 +152,10 @@ def _shares(times: pd.DatetimeIndex, months: pd.DatetimeIndex, days: int) -> Flo
     return np.asarray(np.clip(last - first, 0, None) / days)
 
 
-def _mean(share: Float64, values: Float64, looks: Float64) -> Float64:
-    total = np.tensordot(share, values, 1)
-    return np.asarray(total / np.where(looks > 0, looks, np.nan))
-
-
-def _spread(share: Float64, logs: Float64, looks: Float64) -> Float64:
-    """Return the standard deviation of logarithms around their month's mean; NaN below two."""
-    centre = _mean(share, logs, looks)
-    square = np.tensordot(share, logs**2, 1)
-    left = np.clip(square - looks * np.nan_to_num(centre) ** 2, 0, None)
-    return np.asarray(np.sqrt(left / np.where(looks >= 2, looks - 1, np.nan)))
-
-
-def _medians(values: Float64, share: Float64) -> Float64:
-    """Median of the observations that have most of their days in the month."""
-    owner = share.argmax(0)
-    out = np.full((len(share), *values.shape[1:]), np.nan)
-    for month in np.unique(owner):
-        stack = values[owner == month]
-        some = np.isfinite(stack).any(0)
-        out[month][some] = np.nanmedian(stack[:, some], axis=0)
+def _median(stack: Float64) -> Float64:
+    """Median of what is there, NaN where nothing is."""
+    out = np.full(stack.shape[1:], np.nan)
+    some = np.isfinite(stack).any(0)
+    if some.any():
+        out[some] = np.nanmedian(stack[:, some], axis=0)
     return out

@@ -48,6 +48,16 @@ def test_an_8_day_composite_counts_by_its_days():
     assert found["value"].to_numpy()[1] == pytest.approx(np.exp(logs))
 
 
+def test_lazy_cubes_are_read_month_by_month():
+    data = daily()
+    lazy = data.chunk({"time": 10})
+    for statistic in ocean.Statistic:
+        xr.testing.assert_identical(
+            ocean.monthly_composites(data, statistic=statistic),
+            ocean.monthly_composites(lazy, statistic=statistic),
+        )
+
+
 def test_few_looks_leave_a_month_empty_and_gaps_stay_months():
     time = pd.DatetimeIndex(["2020-01-05", "2020-01-06", "2020-03-01"])
     data = xr.DataArray([1.0, 3.0, 5.0], dims="time", coords={"time": time})
@@ -63,7 +73,9 @@ def test_flags_are_applied_and_bad_times_refused():
     assert np.isnan(none["value"].to_numpy()).all()
     with pytest.raises(OutcomeError, match="zero or less"):
         ocean.monthly_composites(-data)
-    assert "log_sd" not in ocean.monthly_composites(-data, statistic=ocean.Statistic.MEAN)
+    plain = ocean.monthly_composites(-data, statistic=ocean.Statistic.MEAN)
+    assert np.isnan(plain["log_sd"].to_numpy()).all()
+    assert (plain["value"].to_numpy() < 0).all()
     with pytest.raises(AlignmentError, match="increase"):
         ocean.monthly_composites(data.isel(time=slice(None, None, -1)))
     with pytest.raises(AlignmentError, match="time"):
