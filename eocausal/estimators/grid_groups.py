@@ -208,6 +208,9 @@ def group_by_gaps(
     if not design.prior.start_is_flat and len(rows):
         offset = np.take_along_axis(values, observed.argmax(1)[:, None], 1)[:, 0]
     values = values - offset[:, None]
+    if len(rows) == 1:
+        one = SharedGaps(rows, offset, values[:, observed[0]], observed[0], design, variance)
+        return (one,)
     packed = np.packbits(observed, axis=1)
     _, back, count = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
     back = back.ravel()

@@ -21,7 +21,7 @@ from scipy import special
 from scipy.signal import lfilter
 
 from eocausal.estimators.level_chain import chain_of
-from eocausal.estimators.level_grid import START_PRECISION, GridPosterior
+from eocausal.estimators.level_grid import GridPosterior
 from eocausal.estimators.season_draws import SeasonConditional
 
 __all__ = ["PathDraws", "Paths", "draw_paths"]
@@ -108,11 +108,11 @@ class PathDraws:
         """All times."""
         if self._moving_season:
             return self._with_season()
-        before, after = self._behind(), self.ahead
-        return Paths(
-            np.concatenate([before.expected, after.expected], 1),
-            np.concatenate([before.replicate, after.replicate], 1),
-        )
+        count, after = self.last + 1, self.ahead
+        expected, replicate = np.empty((2, self.draws, len(self.posterior.grid.design)))
+        expected[:, count:], replicate[:, count:] = after.expected, after.replicate
+        self._behind(expected[:, :count], replicate[:, :count])
+        return Paths(expected, replicate)
 
     @cached_property
     def ahead(self) -> Paths:
@@ -154,17 +154,11 @@ class PathDraws:
         sets = len(grid.sets.included)
         pairs, back = np.unique(self.cell * sets + self.chosen, return_inverse=True)
         cell, chosen = np.divmod(pairs, sets)
-        cov = grid.inverse[cell, chosen]
-        if not grid.prior.start_is_flat:
-            shift = posterior.start[self.series] - START_PRECISION
-            first = cov[:, 0]
-            factor = shift / (1.0 + shift * first[:, :1])
-            cov = cov - factor[..., None] * first[:, :, None] * first[:, None, :]
+        center, cov = posterior.coefficients(self.series, cell, chosen)
         member = grid.sets.included[chosen]
         root = np.linalg.cholesky(cov + np.eye(cov.shape[-1]) * ~member[:, None, :])
         noise = np.einsum("dkl,dl->dk", root[back], normal)
-        center = posterior.coefficients(self.series, cell, chosen)[back]
-        return np.asarray(center + self.sd * noise * member[back])
+        return np.asarray(center[back] + self.sd * noise * member[back])
 
     @cached_property
     def _end(self) -> Float64:
@@ -196,18 +190,19 @@ class PathDraws:
             out[mine] = lfilter([1.0], [1.0, -phi], shocks[mine] * size, axis=1, zi=state)[0]
         return out
 
-    def _behind(self) -> Paths:
-        """Return times up to the last observed one."""
+    def _behind(self, expected: Float64, replicate: Float64) -> None:
+        """Fill in the times up to the last observed one."""
         grid, count = self.posterior.grid, self.last + 1
         walk = np.zeros((count, self.draws))
         walk[grid.times] = self._walk()
         self._bridge(walk)
-        expected = self.beta @ grid.design[:count].T
-        expected += self.sd * walk.T
+        np.multiply(walk.T, self.sd, out=expected)
+        expected += self.beta @ grid.design[:count].T
         noise = self._residuals(self._stream(6).standard_normal((self.draws, count)), None)
-        noise *= self.sd if grid.variance is None else self.sd * np.sqrt(grid.variance[:count])
-        noise += expected
-        return Paths(expected, noise)
+        if grid.variance is not None:
+            noise *= np.sqrt(grid.variance[:count])
+        np.multiply(noise, self.sd, out=replicate)
+        replicate += expected
 
     def _walk(self) -> Float64:
         """Return (n, draws) the walk at the observed times, over s, backward from its end."""

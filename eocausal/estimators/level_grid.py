@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from eocausal.estimators.grid_weights import log_weights, normalised
 from eocausal.estimators.level_spectrum import Residual, Spectrum, walk_cov
 from eocausal.estimators.subset_inverses import subset_inverses
+from eocausal.estimators.subset_remainders import regression_remainders
 from eocausal.estimators.t_mixture import TMixture
 
 __all__ = ["Contrast", "GridPosterior", "GridPrior", "LevelGrid", "RegressorSets"]
 
 Float64 = NDArray[np.float64]
 START_PRECISION = 0.5  # any value: the precision of each series replaces it
+FEW = 3  # series for which projecting takes less time than inverting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,10 +175,15 @@ class LevelGrid:
             grams.append((az.T @ loads).reshape(az.shape[1], len(d), -1).swapaxes(0, 1))
             log_det.append(rotation.log_det - np.log(d).sum(1))
         self.grams = np.concatenate(grams)
-        self.inverse, log_det_precision = self._inverses()
-        self.log_dets = np.concatenate(log_det)[:, None] + log_det_precision
+        self.log_det = np.concatenate(log_det)
         self.log_prior = sets.log_prior + 0.5 * sets.log_det()
 
+    @property
+    def inverse(self) -> Float64:
+        """(cells, sets, k, k) inverses of S_ZZ + W; zero in columns left out."""
+        return self._inverses[0]
+
+    @cached_property
     def _inverses(self) -> tuple[Float64, Float64]:
         """Invert S_ZZ + W for each cell and set, by blocks: columns in all sets come first."""
         always = self.sets.always
@@ -276,12 +283,16 @@ class GridPosterior:
     def __init__(
         self, grid: LevelGrid, rotated: list[Float64], squares: Float64, products: Float64
     ) -> None:
-        self.grid, self.rotated, self._products = grid, rotated, products
+        self.grid, self.rotated = grid, rotated
+        self._squares, self._products = squares, products
         prior = grid.prior
         lost = int(grid.sets.flat[1:].sum()) + int(prior.start_is_flat)
         self.shape = prior.shape + (len(grid.times) - lost) / 2
-        self._plain = squares[:, :, None] - grid.bilinear(products, products)
-        self._first = None if prior.start_is_flat else grid.first(products)
+        self._few = len(squares) <= FEW
+        self._first: Float64 | None = None
+        if not self._few:
+            self._plain = squares[:, :, None] - grid.bilinear(products, products)
+            self._first = None if prior.start_is_flat else grid.first(products)
         self.start = np.full(len(squares), 0.0 if prior.start_is_flat else START_PRECISION)
         self._weigh()
         if not prior.start_is_flat:
@@ -293,12 +304,27 @@ class GridPosterior:
         shift = (self.start - START_PRECISION)[:, None, None]
         return shift, 1.0 + shift * self.grid.inverse[..., 0, 0]
 
+    def _remainders(self, loading: Float64 | None = None) -> tuple[Float64, Float64]:
+        """Project columns out of few series directly, without all inverses."""
+        grid = self.grid
+        gram = (grid.grams + grid.sets.precision)[None]
+        if loading is not None and len(loading) < len(self.start):
+            loading = np.broadcast_to(loading, self._products.shape)
+        return regression_remainders(
+            gram, self._products, self._squares, self.start, grid.sets.included, loading
+        )
+
     def _weigh(self) -> None:
-        ssr, log_dets = self._plain, self.grid.log_dets
+        if self._few:
+            remainder, log_dets = self._remainders()
+            ssr = remainder[0, 0]
+        else:
+            ssr, log_dets = self._plain, self.grid._inverses[1]
         if self._first is not None:
             shift, stretch = self._shift()
             ssr = ssr + shift * self._first**2 / stretch
             log_dets = log_dets + np.log(stretch)
+        log_dets = log_dets + self.grid.log_det[:, None]
         self.scale, self.log_weight = log_weights(
             self.grid.prior, self.grid.log_prior, self.shape, ssr, log_dets
         )
@@ -310,15 +336,19 @@ class GridPosterior:
 
     def coefficients(
         self, series: int, cell: NDArray[np.int64], chosen: NDArray[np.int64]
-    ) -> Float64:
-        """Return (draws, k) means of one series' coefficients, zero for columns left out."""
-        inverse = self.grid.inverse[cell, chosen]
-        mean = (inverse @ self._products[series, cell][..., None])[..., 0]
-        if self._first is None:
-            return np.asarray(mean)
-        shift, stretch = self._shift()
-        factor = shift[series, 0, 0] * mean[:, 0] / stretch[series, cell, chosen]
-        return np.asarray(mean - factor[:, None] * inverse[:, 0])
+    ) -> tuple[Float64, Float64]:
+        """Return means (n, k) of one series' coefficients and their covariances over s^2.
+
+        Columns left out of a set are zero in both.
+        """
+        grid = self.grid
+        gram = grid.grams[cell] + grid.sets.precision
+        gram[:, 0, 0] += self.start[series]
+        member = grid.sets.included[chosen]
+        both = member[:, :, None] & member[:, None, :]
+        inverse = np.linalg.inv(np.where(both, gram, np.eye(gram.shape[-1])))
+        inverse = np.where(both, inverse, 0.0)
+        return (inverse @ self._products[series, cell][..., None])[..., 0], inverse
 
     def mean_variance(self) -> Float64:
         """Return (N,) posterior means of s^2, its bound left aside."""
@@ -340,8 +370,12 @@ class GridPosterior:
         """Return the laws of weighted sums, one for each series or one for all."""
         grid, h = self.grid, contrast.loading
         center = grid.predicted(self.rotated, contrast)[:, :, None]
-        center = center + grid.bilinear(self._products, h)
-        known = grid.bilinear(h, h)
+        if self._few:
+            remainder, _ = self._remainders(h)
+            center, known = center - remainder[0, 1], -remainder[1, 1]
+        else:
+            center = center + grid.bilinear(self._products, h)
+            known = grid.bilinear(h, h)
         if self._first is not None:
             shift, stretch = self._shift()
             first = grid.first(h)

@@ -16,7 +16,7 @@ from eocausal.estimators.grid_weights import log_weights, normalised
 from eocausal.estimators.level_chain import Chain, chain_of
 from eocausal.estimators.level_grid import START_PRECISION, GridPrior, RegressorSets
 from eocausal.estimators.level_spectrum import walk_cov
-from eocausal.estimators.subset_remainders import subset_remainders
+from eocausal.estimators.subset_remainders import regression_remainders
 from eocausal.estimators.t_mixture import TMixture
 
 __all__ = ["ScatteredPosterior", "scattered_size"]
@@ -112,25 +112,11 @@ class ScatteredPosterior:
 
     def _remainders(self, loading: Float64 | None) -> tuple[Float64, Float64]:
         """Return (r, r, N, cells, sets) what the columns leave of [y, loading], and log dets."""
-        gram, k = self.sums.gram, self.design.shape[1]
-        rows, cells = gram.shape[:2]
-        extra = 1 if loading is None else 2
-        matrix = np.zeros((k + extra, k + extra, rows, cells))
-        matrix[:k, :k] = gram[:, :, 1:, 1:].transpose(2, 3, 0, 1)
-        matrix[:k, :k] += self.sets.precision[..., None, None]
-        matrix[0, 0] += self.start[:, None]
-        matrix[k, :k] = matrix[:k, k] = gram[:, :, 0, 1:].transpose(2, 0, 1)
-        matrix[k, k] = gram[:, :, 0, 0]
-        if loading is not None:
-            matrix[k + 1, :k] = matrix[:k, k + 1] = loading.transpose(2, 0, 1)
-        sets = self.sets.included
-        left = np.empty((extra, extra, rows, cells, len(sets)))
-        log_det = np.empty((rows, cells, len(sets)))
-        flat = matrix.reshape(*matrix.shape[:2], -1)
-        for at, remainder, log_determinant in subset_remainders(flat, sets):
-            left[..., at] = remainder.reshape(extra, extra, rows, cells)
-            log_det[..., at] = log_determinant.reshape(rows, cells)
-        return left, log_det
+        gram = self.sums.gram
+        return regression_remainders(
+            gram[:, :, 1:, 1:] + self.sets.precision, gram[:, :, 0, 1:], gram[:, :, 0, 0],
+            self.start, self.sets.included, loading,
+        )  # fmt: skip
 
     def _weigh(self, remainder: Float64, log_det: Float64) -> tuple[Float64, Float64]:
         log_det = log_det + self.sums.log_det[..., None]
