@@ -113,7 +113,7 @@ class Chain:
 
     def sweep(self, *, tune: bool) -> Sweep:
         """Move everything once; with ``tune`` adapt the widths of the slices."""
-        height = self._density(self.at)
+        height = self._height()
         if self.prior.cells is not None:
             height = self._jump(height)
         for number in range(len(self.at)):
@@ -215,10 +215,20 @@ class Chain:
             return -math.inf
         values = self.prior.values(at)
         self._law = self.gaussian.condition(values)
-        log_det, squares = self.gaussian.squares(self._law, self.included, values)
+        return prior + self._evidence(self._law, values)
+
+    def _height(self) -> float:
+        """Return the log density where the chain is, after columns or tails have changed."""
+        if self.tails is not None or self._law is None:
+            return self._density(self.at)
+        values = self.prior.values(self.at)
+        return self.prior.log_density(self.at) + self._evidence(self._law, values)
+
+    def _evidence(self, law: Conditional | None, values: Values) -> float:
+        log_det, squares = self.gaussian.squares(law, self.included, values)
         if not self.prior.ratios:
-            return prior + log_det - 0.5 * squares
-        return prior + log_det - 0.5 * self.gaussian.freedom * math.log(max(squares, 1e-300))
+            return log_det - 0.5 * squares
+        return log_det - 0.5 * self.gaussian.freedom * math.log(max(squares, 1e-300))
 
     def _choose(self, law: Conditional, values: Values) -> None:
         """Draw which static columns are in the model, those always in it integrated out."""

@@ -3,7 +3,10 @@
 A residual r_t = s a_t / sqrt(l_t) with l_t ~ Gamma(v/2, v/2) has Student's t distribution with v
 degrees of freedom (Geweke 1993). The a_t are independent, or an AR(1) of variance one: then the
 l_t no longer have gamma laws given the residuals, because neighbours share a product, and are
-proposed from the law without it and kept with the probability that makes up for it.
+proposed from the law without it and kept with the probability that makes up for it. Degrees of
+freedom and l_t hold each other in place: without autocorrelation v moves with the l_t integrated
+out, with it v also moves while the probabilities of the l_t below their values stay (Yu & Meng
+2011).
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from eocausal.estimators.gibbs_slice import slice_step
 __all__ = ["Tails"]
 
 Float64 = NDArray[np.float64]
+STEP = 0.5
+EDGE = 1e-13  # nearer to zero or one a probability has lost the value it came from
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +66,7 @@ class Tails:
             self._degrees(lambda v: _student(known, v), rng)
         else:
             self._degrees(self._gamma, rng)
+            self._move_together(scaled, phi, rng)
         self._precisions(scaled, phi, rng)
 
     def _degrees(self, density: Callable[[float], float], rng: np.random.Generator) -> None:
@@ -76,6 +82,22 @@ class Tails:
         half, n = 0.5 * degrees, len(precision)
         sums = float(np.log(precision).sum() - precision.sum())
         return n * (half * math.log(half) - math.lgamma(half)) + half * sums
+
+    def _move_together(self, scaled: Float64, phi: float, rng: np.random.Generator) -> None:
+        """Propose other degrees of freedom and the precisions that have the same probabilities."""
+        proposed = self.log_degrees + STEP * rng.standard_normal()
+        if not self.prior.low < proposed < self.prior.high:
+            return
+        half, other = 0.5 * self.degrees, 0.5 * math.exp(proposed)
+        below = special.gammainc(half, half * self.precision[self.known])
+        if below.min() < EDGE or below.max() > 1.0 - EDGE:
+            return
+        precision = self.precision.copy()
+        precision[self.known] = special.gammaincinv(other, below) / other
+        gain = self.prior.log_density(proposed) - self.prior.log_density(self.log_degrees)
+        gain += _correlated(scaled, precision, phi) - _correlated(scaled, self.precision, phi)
+        if gain > -rng.exponential():
+            self.log_degrees, self.precision = proposed, precision
 
     def _precisions(self, scaled: Float64, phi: float, rng: np.random.Generator) -> None:
         """Propose from the law without neighbours, at every other time in turn."""
@@ -100,6 +122,13 @@ class Tails:
             gain = pull * (np.sqrt(proposed) - np.sqrt(self.precision))
             taken = np.where(gain > keep, proposed, self.precision)
             self.precision[at] = taken[at]
+
+
+def _correlated(scaled: Float64, precision: Float64, phi: float) -> float:
+    """Return the log density of residuals of scale one given their precisions."""
+    a = np.sqrt(precision) * scaled
+    squares = float(a @ a + phi**2 * (a[1:-1] @ a[1:-1]) - 2.0 * phi * (a[1:] @ a[:-1]))
+    return 0.5 * float(np.log(precision).sum()) - 0.5 * squares / (1.0 - phi**2)
 
 
 def _student(scaled: Float64, degrees: float) -> float:
