@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -25,6 +26,7 @@ from eocausal.estimators.impact_summary import ImpactSummary, summarise
 from eocausal.estimators.impact_transforms import Transform
 from eocausal.estimators.impact_windows import EventRow
 from eocausal.estimators.impact_words import effect_table
+from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
@@ -261,15 +263,15 @@ def bsts(
     )  # fmt: skip
     compatible = isinstance(decided.prior, CompatiblePrior)
     part = data.from_first_value() if compatible else slice(None)
-    fit = _fitted(data, part, decided)
+    fit = _fitted(data, part, decided, seed)
     return _told(request, data, part, fit)
 
 
-def _fitted(data: Aligned, part: slice, model: StructuralModel) -> StructuralFit:
+def _fitted(data: Aligned, part: slice, model: StructuralModel, seed: int) -> StructuralFit:
     controls = None if data.controls is None else data.controls.to_numpy(dtype=float)[part]
     fit = fit_structural(
         data.modelled[None, part], data.windows.before[part], model, controls=controls,
-        variance=None if data.variance is None else data.variance[part],
+        variance=None if data.variance is None else data.variance[part], seed=seed,
     )  # fmt: skip
     if fit.refused:
         raise OutcomeError(
@@ -280,9 +282,23 @@ def _fitted(data: Aligned, part: slice, model: StructuralModel) -> StructuralFit
     return fit
 
 
+def _drawn(fit: StructuralFit, request: ImpactRequest) -> tuple[Paths, Float64, tuple[str, ...]]:
+    """Return draws, inclusion, and what the engine warned of (chains that do not agree)."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        paths = fit.paths(0, draws=request.draws, seed=request.seed)
+        inclusion = fit.inclusion()[0]
+    for item in caught:
+        if item.category is not UserWarning:
+            warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
+    texts = [str(item.message) for item in caught if item.category is UserWarning]
+    said = dict.fromkeys(text.replace(" of series 0", "") for text in texts)
+    return paths, inclusion, tuple(said)
+
+
 def _told(request: ImpactRequest, data: Aligned, part: slice, fit: StructuralFit) -> Impact:
     """Draw paths, turn them back to the scale of the outcome, and say what they say."""
-    paths = fit.paths(0, draws=request.draws, seed=request.seed)
+    paths, inclusion, warned = _drawn(fit, request)
     shape = (request.draws, len(data.y))
     expected, replicate = (np.full(shape, np.nan) for _ in range(2))
     expected[:, part], replicate[:, part] = paths.expected, paths.replicate
@@ -307,6 +323,6 @@ def _told(request: ImpactRequest, data: Aligned, part: slice, fit: StructuralFit
     names = [] if data.controls is None else list(data.controls.columns)
     return Impact(
         request, path, expected, effects,
-        pd.Series(fit.inclusion()[0], index=names, dtype=float), request.model, fit.engine,
-        by_event, data.windows.before, checks, data.regular.step, data.notes,
+        pd.Series(inclusion, index=names, dtype=float), request.model, fit.engine,
+        by_event, data.windows.before, checks, data.regular.step, (*data.notes, *warned),
     )  # fmt: skip
