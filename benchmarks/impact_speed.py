@@ -151,14 +151,17 @@ def one(options: argparse.Namespace, peers: dict[str, Peer], season: bool = Fals
     event = Event(f"{dates[FROM]:%Y-%m-%d}")
     table = pd.DataFrame(x, dates, ["a", "b", "c"])
 
+    def ends(effect: np.ndarray) -> None:
+        """Take the ends of intervals of the average, the sum and single times."""
+        np.sort(effect.mean(1)), np.sort(effect.sum(1))
+        np.sort(effect.T, axis=1)[:, [25, 975]]
+
     def ahead(row: np.ndarray) -> None:
         fit = fit_structural(row[None], BEFORE, model, controls=x)
         if not hasattr(fit, "path_draws"):
             return every(row)
         part, paths = fit.path_draws(0, draws=DRAWS, seed=1).ahead()
-        effect = row[part] - paths.replicate
-        np.quantile(effect.mean(1), [0.025, 0.975])
-        np.quantile(effect, [0.025, 0.975], axis=0)
+        ends(row[part] - paths.replicate)
         fit.inclusion()
         return None
 
@@ -166,8 +169,8 @@ def one(options: argparse.Namespace, peers: dict[str, Peer], season: bool = Fals
         fit = fit_structural(row[None], BEFORE, model, controls=x)
         paths = fit.paths(0, draws=DRAWS, seed=1)
         effect = row - paths.replicate
-        np.quantile(effect[:, ~BEFORE].mean(1), [0.025, 0.975])
-        np.quantile(effect, [0.025, 0.975], axis=0)
+        ends(effect[:, ~BEFORE])
+        ends(effect[:, BEFORE])
         fit.inclusion()
 
     def whole(row: np.ndarray) -> None:

@@ -128,7 +128,9 @@ class PathDraws:
         walk = np.cumsum(steps, 1)
         walk *= grid.prior.q[self.step, None]
         walk += end[:, None]
-        expected = self.beta @ design.T + self.sd * walk
+        walk *= self.sd
+        expected = np.matmul(self.beta, design.T)
+        expected += walk
         residual = (self.y[-1] - self.beta @ grid.design[self.last]) / self.sd[:, 0] - end
         root = np.ones(len(grid.design)) if grid.variance is None else np.sqrt(grid.variance)
         noise = self._residuals(shocks, residual / root[self.last])

@@ -168,15 +168,19 @@ class LevelGrid:
         square = prior.q[:, None] ** 2
         self.weights = [1.0 / (1.0 + square * r.walk) for r in rotations]
         self.turned = [r.rotation @ design[self.times] for r in rotations]
-        log_det, grams, self._loads = [], [], []
+        log_det, grams, k = [], [], design.shape[1]
         for rotation, d, az in zip(rotations, self.weights, self.turned, strict=True):
-            loads = (d[:, :, None] * az).swapaxes(0, 1).reshape(len(az), -1)
-            self._loads.append(loads)
-            grams.append((az.T @ loads).reshape(az.shape[1], len(d), -1).swapaxes(0, 1))
+            pairs = (az[:, :, None] * az[:, None, :]).reshape(len(az), k * k)
+            grams.append((d @ pairs).reshape(len(d), k, k))
             log_det.append(rotation.log_det - np.log(d).sum(1))
         self.grams = np.concatenate(grams)
         self.log_det = np.concatenate(log_det)
         self.log_prior = sets.log_prior + 0.5 * sets.log_det()
+
+    @property
+    def log_det_precision(self) -> Float64:
+        """(cells, sets) log determinants of S_ZZ + W."""
+        return self._inverses[1]
 
     @property
     def inverse(self) -> Float64:
@@ -203,6 +207,12 @@ class LevelGrid:
         inverse[..., always:, always:] = inner
         return inverse, log_det
 
+    @cached_property
+    def _loads(self) -> list[Float64]:
+        """(n, Q k) weighted rotated columns of each residual."""
+        each = zip(self.weights, self.turned, strict=True)
+        return [(d[:, :, None] * az).swapaxes(0, 1).reshape(len(az), -1) for d, az in each]
+
     def fit(self, y: Float64) -> GridPosterior:
         """Return the posterior of series ``(N, n)`` at the observed times."""
         rotated = [y @ r.rotation.T for r in self.rotations]
@@ -216,6 +226,9 @@ class LevelGrid:
     def _loaded(self, rotated: list[Float64]) -> Float64:
         """Return (N, cells, k) weighted inner products of rotated values with columns."""
         cells, k = self.prior.q.size, self.design.shape[1]
+        if len(rotated[0]) <= FEW:
+            each = zip(rotated, self.weights, self.turned, strict=True)
+            return np.concatenate([d @ (a[:, :, None] * az) for a, d, az in each], 1)
         parts = zip(rotated, self._loads, strict=True)
         return np.concatenate([(a @ loads).reshape(len(a), cells, k) for a, loads in parts], 1)
 
@@ -290,10 +303,22 @@ class GridPosterior:
         self.shape = prior.shape + (len(grid.times) - lost) / 2
         self._few = len(squares) <= FEW
         self._first: Float64 | None = None
-        if not self._few:
-            self._plain = squares[:, :, None] - grid.bilinear(products, products)
-            self._first = None if prior.start_is_flat else grid.first(products)
+        self._corner = np.zeros(())
         self.start = np.full(len(squares), 0.0 if prior.start_is_flat else START_PRECISION)
+        if self._few:
+            first = None
+            if not prior.start_is_flat:
+                first = np.zeros_like(products)
+                first[..., 0] = 1.0
+            left, self._log_dets = self._remainders(first)
+            self._plain = left[0, 0]
+            if first is not None:
+                self._first, self._corner = -left[0, 1], -left[1, 1]
+        else:
+            self._plain = squares[:, :, None] - grid.bilinear(products, products)
+            self._log_dets = grid.log_det_precision
+            if not prior.start_is_flat:
+                self._first, self._corner = grid.first(products), grid.inverse[..., 0, 0]
         self._weigh()
         if not prior.start_is_flat:
             self.start = self.mean_variance() / prior.start_var
@@ -302,7 +327,7 @@ class GridPosterior:
     def _shift(self) -> tuple[Float64, Float64]:
         """Return what the precision of the start adds to that of the grid, and 1 + its effect."""
         shift = (self.start - START_PRECISION)[:, None, None]
-        return shift, 1.0 + shift * self.grid.inverse[..., 0, 0]
+        return shift, 1.0 + shift * self._corner
 
     def _remainders(self, loading: Float64 | None = None) -> tuple[Float64, Float64]:
         """Project columns out of few series directly, without all inverses."""
@@ -315,11 +340,7 @@ class GridPosterior:
         )
 
     def _weigh(self) -> None:
-        if self._few:
-            remainder, log_dets = self._remainders()
-            ssr = remainder[0, 0]
-        else:
-            ssr, log_dets = self._plain, self.grid._inverses[1]
+        ssr, log_dets = self._plain, self._log_dets
         if self._first is not None:
             shift, stretch = self._shift()
             ssr = ssr + shift * self._first**2 / stretch
@@ -376,7 +397,7 @@ class GridPosterior:
         else:
             center = center + grid.bilinear(self._products, h)
             known = grid.bilinear(h, h)
-        if self._first is not None:
+        if self._first is not None and not self._few:
             shift, stretch = self._shift()
             first = grid.first(h)
             center -= shift * self._first * first / stretch

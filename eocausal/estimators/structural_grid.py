@@ -130,7 +130,10 @@ class ScaledDraws:
         return part, self._scaled(self.drawn.ahead, self.scale[part])
 
     def _scaled(self, paths: Paths, scale: Float64) -> Paths:
-        return Paths(self.shift + scale * paths.expected, self.shift + scale * paths.replicate)
+        expected, replicate = scale * paths.expected, scale * paths.replicate
+        expected += self.shift
+        replicate += self.shift
+        return Paths(expected, replicate)
 
 
 def _effects(law: TMixture, actual: Float64, scale: Float64, level: float) -> Float64:
