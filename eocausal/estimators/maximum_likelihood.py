@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from eocausal.designs import Event
-from eocausal.errors import EstimationError, OutcomeError
+from eocausal.errors import AlignmentError, EstimationError, OutcomeError
 from eocausal.estimators.maximum_likelihood_result import LikelihoodImpact, Parameters
 from eocausal.estimators.unobserved_components import (
     UnobservedComponents,
@@ -61,6 +61,10 @@ def maximum_likelihood(
 
     Raises
     ------
+    AlignmentError
+        If dates are not increasing, each once.
+    DesignError
+        If the event leaves no time before or after it.
     EstimationError
         If there are fewer values before the event than parameters, or controls repeat each other
         or the trend and season.
@@ -68,7 +72,7 @@ def maximum_likelihood(
         If the outcome is constant before the event, or has no value after it.
     """
     decided = UnobservedComponents() if model is None else model
-    times = pd.DatetimeIndex(outcome.index)
+    times = _times(outcome)
     post = event.post(times)
     before = np.asarray(times < pd.Timestamp(event.when))
     table = pd.DataFrame(index=times) if controls is None else controls.reindex(times)
@@ -85,6 +89,19 @@ def maximum_likelihood(
     solved = _solve(decided, ratios, found, [str(name) for name in table.columns], at)
     last = int(np.flatnonzero(learned)[-1]) + 1
     return _impact(times, y, last, ahead, found, decided, solved, columns, converged, level)
+
+
+def _times(outcome: pd.Series) -> pd.DatetimeIndex:
+    times = outcome.index
+    if not (
+        isinstance(times, pd.DatetimeIndex) and times.is_monotonic_increasing and times.is_unique
+    ):
+        raise AlignmentError(
+            f"The outcome is indexed by {type(times).__name__}, not by increasing dates.",
+            cause="The order of values is the order of time, and the event is a date.",
+            next_step="Set the dates as index, sort by it, and keep each once.",
+        )
+    return times
 
 
 @dataclass(frozen=True, slots=True, eq=False)

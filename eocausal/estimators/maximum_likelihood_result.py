@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from eocausal.effects import EffectPath
 from eocausal.errors import EstimationError
 from eocausal.estimators.unobserved_components import UnobservedComponents
 
@@ -178,6 +179,19 @@ class LikelihoodImpact:
                 "cumulative": self.effect.cumsum(),
             },
             index=pd.Index(self.time, name="time"),
+        )  # fmt: skip
+
+    def path(self, draws: int = 1000, seed: int = 0) -> EffectPath:
+        """Return the times after the event as draws from the joint forecast.
+
+        Coefficients are uncertain in them, variances are not.
+        """
+        half = np.linalg.cholesky(self.covariance_estimated)
+        noise = np.random.default_rng(seed).standard_normal((draws, len(self.effect)))
+        expected = self.observed - self.effect
+        return EffectPath(
+            self.time, self.observed, expected + noise @ half.T,
+            np.ones(len(self.effect), dtype=bool), self.level,
         )  # fmt: skip
 
     def explain_p_value(self) -> str:

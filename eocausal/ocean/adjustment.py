@@ -117,7 +117,7 @@ class Fitted:
 
 
 def fit_adjustment(
-    target: Float64, targets: Float64, own: Float64, month: Int64, how: Adjustment
+    target: Float64, targets: Float64, own: Float64, month: Int64, how: Adjustment, key: int
 ) -> Fitted:
     """Fit one sensor to what has been adjusted before.
 
@@ -129,36 +129,47 @@ def fit_adjustment(
         (draws, n) the target with the draws of earlier adjustments.
     month
         (n,) from 0.
+    key
+        Number of the sensor, so that each has draws of its own.
     """
-    rng = np.random.default_rng(how.seed)
+    rng = np.random.default_rng([how.seed, key])
     n = len(own)
     starts = rng.integers(0, n, (how.draws, -(-n // how.block)))
     index = (starts[:, :, None] + np.arange(how.block)) % n
     index = index.reshape(how.draws, -1)[:, :n]
-    intercept, slope = _point(target, own, month, how)
-    pairs = [
-        _point(targets[d][at], own[at], month[at], how, fallback=intercept)
-        for d, at in enumerate(index)
-    ]
-    left = target - intercept[month] - slope * own
-    return Fitted(
-        intercept, slope, np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs]),
-        float(left.std(ddof=1)),
-    )  # fmt: skip
-
-
-def _point(
-    target: Float64, own: Float64, month: Int64, how: Adjustment, fallback: Float64 | None = None
-) -> tuple[Float64, float]:
+    drawn = np.take_along_axis(targets, index, axis=1), own[index]
     if how.kind is Kind.LINE:
-        centre = target.mean(), own.mean()
-        _, _, axes = np.linalg.svd(np.column_stack([own - centre[1], target - centre[0]]))
-        slope = float(axes[0, 1] / axes[0, 0])
-        return np.full(12, centre[0] - slope * centre[1]), slope
-    differences = target - own
-    if not how.by_month:
-        return np.full(12, np.median(differences)), 1.0
-    found = np.full(12, np.nan) if fallback is None else fallback.copy()
+        intercept, slope = _line(target, own)
+        lines = [_line(*pair) for pair in zip(*drawn, strict=True)]
+        intercepts, slopes = np.stack([a for a, _ in lines]), np.array([b for _, b in lines])
+    else:
+        shown = month if how.by_month else np.zeros_like(month)
+        intercept, slope = _medians((target - own)[None], shown[None], None)[0], 1.0
+        intercepts = _medians(drawn[0] - drawn[1], shown[index], intercept)
+        slopes = np.ones(how.draws)
+        if not how.by_month:
+            intercept = np.full(12, intercept[0])
+            intercepts = np.repeat(intercepts[:, :1], 12, axis=1)
+    left = target - intercept[month] - slope * own
+    return Fitted(intercept, slope, intercepts, slopes, float(left.std(ddof=1)))
+
+
+def _line(target: Float64, own: Float64) -> tuple[Float64, float]:
+    """Orthogonal regression of one on the other."""
+    centre = target.mean(), own.mean()
+    _, _, axes = np.linalg.svd(
+        np.column_stack([own - centre[1], target - centre[0]]), full_matrices=False
+    )
+    slope = float(axes[0, 1] / axes[0, 0])
+    return np.full(12, centre[0] - slope * centre[1]), slope
+
+
+def _medians(differences: Float64, month: Int64, fallback: Float64 | None) -> Float64:
+    """Median difference by month in each draw, ``(draws, 12)``; fallback where none was drawn."""
+    start = np.full(12, np.nan) if fallback is None else fallback
+    found = np.repeat(start[None], len(differences), axis=0)
     for m in np.unique(month):
-        found[m] = np.median(differences[month == m])
-    return found, 1.0
+        part = np.where(month == m, differences, np.nan)
+        some = np.isfinite(part).any(1)
+        found[some, m] = np.nanmedian(part[some], axis=1)
+    return found

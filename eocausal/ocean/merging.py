@@ -144,8 +144,9 @@ def merge_sensors(
         _check_overlap(name, pairs, month, how)
         at = pairs["times"]
         fitted[name] = fit_adjustment(
-            pairs["target"][at], pairs["targets"][:, at], pairs["own"][at], month[at], how
-        )
+            pairs["target"][at], pairs["targets"][:, at], pairs["own"][at], month[at], how,
+            len(fitted),
+        )  # fmt: skip
         linked = ", ".join(pairs["linked"])
         rows[name] = _row(how, fitted[name], linked, times[at], month[at])
     adjusted = np.stack([fitted[name].apply(work[name], month) for name in records])

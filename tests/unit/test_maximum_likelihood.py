@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eocausal.designs import Event
-from eocausal.errors import EstimationError, OutcomeError
+from eocausal.errors import AlignmentError, EstimationError, OutcomeError
 from eocausal.estimators import components, statespace
 from eocausal.estimators.maximum_likelihood import maximum_likelihood
 from eocausal.estimators.maximum_likelihood_result import Parameters
@@ -124,6 +124,16 @@ def test_gaps_are_skipped_and_what_is_said_is_what_was_found():
     assert f"{found.p_value_of_one:.4f}" in words
 
 
+def test_draws_have_the_joint_covariance():
+    y, x, event = series()
+    found = maximum_likelihood(y, event, x, model=UnobservedComponents(Trend.LEVEL, 4))
+    path = found.path(draws=20_000, seed=1)
+    average = path.average()
+    assert average["estimate"] == pytest.approx(found.average, abs=0.01)
+    assert average["std_error"] == pytest.approx(found.std_error_estimated, rel=0.03)
+    assert np.array_equal(path.counterfactual, found.path(draws=20_000, seed=1).counterfactual)
+
+
 def test_relative_to_a_prediction_near_zero_is_not_a_number():
     y, x, event = series()
     before = y.index < pd.Timestamp(event.when)
@@ -142,6 +152,9 @@ def test_refusals():
         UnobservedComponents(Trend.SEMI_LOCAL)
     with pytest.raises(EstimationError, match="season"):
         UnobservedComponents(season=1)
+    for bad in (y.reset_index(drop=True), y[::-1], pd.concat([y, y.iloc[-1:]])):
+        with pytest.raises(AlignmentError, match="increasing dates"):
+            maximum_likelihood(bad, event)
     with pytest.raises(EstimationError, match="values before the event"):
         maximum_likelihood(y.iloc[75:], event, x)
     with pytest.raises(OutcomeError, match="does not vary"):

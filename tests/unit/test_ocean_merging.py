@@ -7,6 +7,12 @@ import xarray as xr
 
 import eocausal.ocean as ocean
 from eocausal.errors import AlignmentError, EmptyInputError, EstimationError, OutcomeError
+from eocausal.estimators.breakpoints import breakpoints
+from eocausal.estimators.breaks_model import BreakModel
+from eocausal.estimators.breaks_sensors import SensorChange, SensorChanges, hold_against_sensors
+from eocausal.estimators.breaks_sieve import ArSieve
+
+QUICK = ArSieve(draws=49, bias_draws=19)
 
 
 def truth(years=20, seed=0):
@@ -53,6 +59,13 @@ def test_changes_are_the_dates_at_which_sensors_come_and_go():
         ("2012-01-01", "viirs enters"),
     )  # fmt: skip
     assert "changes hands at 2002-07-01" in found.summary()
+    declared = SensorChanges(
+        tuple(SensorChange(*change) for change in found.declared()), sieve=QUICK
+    )
+    verdict = hold_against_sensors(
+        breakpoints(np.log(found.values), model=BreakModel(harmonics=1), choice="bic"), declared
+    )
+    assert len(verdict.dates) == 3
 
 
 def test_intervals_of_the_factor_cover_it():
