@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eocausal.reports.evaluation_words import joined
-from eocausal.reports.impact_words import month_words, percent, signed, with_unit
+from eocausal.reports.impact_words import (
+    begin,
+    month_words,
+    percent,
+    signed,
+    with_unit,
+)
 from eocausal.reports.tables import as_float, format_interval, format_number, format_p
 
 __all__ = ["PaperFacts", "paper_words"]
@@ -48,6 +54,8 @@ class PaperFacts:
         ``series, date, what, p_value``: series that step where a sensor came or went.
     sensor_breaks
         ``series, after, declared``: breaks that lie at such a date.
+    by_bic
+        The same for breaks that BIC finds in series where no test does.
     """
 
     source: str
@@ -63,6 +71,7 @@ class PaperFacts:
     depths: Sequence[Mapping[str, Any]] = ()
     sensor_steps: Sequence[Mapping[str, Any]] = ()
     sensor_breaks: Sequence[Mapping[str, Any]] = ()
+    by_bic: Sequence[Mapping[str, Any]] = ()
 
 
 def paper_words(facts: PaperFacts) -> list[str]:
@@ -184,11 +193,12 @@ def _model(facts: PaperFacts) -> str:
     if record is not None:
         collapsed = list(record.get("collapsed") or ())
         if collapsed:
+            several = len(collapsed) > 1
             parts.append(
-                f"The variance of {joined(collapsed)} is estimated at practically nothing: what is "
-                "called a structural time series is, in these parts, a fixed "
-                f"{'line and pattern' if 'level' in collapsed else 'pattern'}, and its interval "
-                "takes it as certain that it stays so."
+                f"The {'variances' if several else 'variance'} of {joined(collapsed)} "
+                f"{'are' if several else 'is'} estimated at practically nothing: in "
+                f"{'these parts' if several else 'this part'} the structural model stands still, "
+                "and its interval takes it as certain that it does."
             )
         left = as_float(record.get("autocorrelation"))
         if left > 0.1:
@@ -197,16 +207,18 @@ def _model(facts: PaperFacts) -> str:
                 "the model takes for none."
             )
     wide = as_float(facts.own["ci_high"]) - as_float(facts.own["ci_low"])
-    for other, name in ((record, "by maximum likelihood"), (facts.compatible, "under "
-                        "CausalImpact's priors")):  # fmt: skip
-        if other is None or other.get("estimate") is None:
-            continue
-        share = wide / (as_float(other["ci_high"]) - as_float(other["ci_low"]))
-        if share > 1.15:
-            parts.append(
-                f"Where autocorrelation and the walk of the level are learned, as here, the "
-                f"interval is {share:.1f} times as wide as {name}."
-            )
+    shares = []
+    for other, name in (
+        (record, "by maximum likelihood"), (facts.compatible, "under CausalImpact's priors")
+    ):  # fmt: skip
+        if other is not None and other.get("estimate") is not None:
+            share = wide / (as_float(other["ci_high"]) - as_float(other["ci_low"]))
+            shares += [f"{share:.1f} times as wide as {name}"] if share > 1.15 else []
+    if shares:
+        parts.append(
+            "Where autocorrelation and the walk of the level are learned, as here, the interval is "
+            f"{joined(shares)}."
+        )
     return " ".join(parts)
 
 
@@ -245,13 +257,18 @@ def _record(facts: PaperFacts) -> str:
     parts = []
     for row in facts.sensor_breaks:
         parts.append(
-            f"{row['series']} breaks from {month_words(row['after'])} on, where the record changed "
-            f"hands: {row['declared']}."
+            f"{begin(row['series'])} breaks from {month_words(row['after'])} on, where the record "
+            f"changed hands: {row['declared']}."
         )
     for row in facts.sensor_steps:
         parts.append(
-            f"{row['series']} steps at {month_words(row['date'])} ({row['what']}): p "
+            f"{begin(row['series'])} steps at {month_words(row['date'])} ({row['what']}): p "
             f"{_p(as_float(row['p_value']))}, tested at that date alone."
+        )
+    for row in facts.by_bic:
+        parts.append(
+            f"By BIC {row['series']} breaks from {month_words(row['after'])} on, at "
+            f"{row['declared']}; against red noise that is no break."
         )
     if parts:
         parts.append("The published study does not look at the dates of sensors.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from eocausal.reports.content import Picture
-from eocausal.reports.plots import INK, SOFT, house_style, to_png
+from eocausal.reports.evaluation_words import joined
+from eocausal.reports.impact_words import with_unit
+from eocausal.reports.plots import INK, house_style, to_png
+from eocausal.reports.tables import format_interval, format_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,22 +23,32 @@ __all__ = ["pixel_pictures", "pixel_words"]
 LAND = "#e4e7ea"
 
 
-def pixel_words(zones: Sequence[Mapping[str, Any]], q: float) -> list[str]:
-    """Say how many pixels of each zone are told from no effect.
+def pixel_words(kept: Mapping[str, Any], unit: str, q: float) -> list[str]:
+    """Say in how many pixels of each zone the effect is told from none, and its mean.
 
     Parameters
     ----------
-    zones
-        ``zone, pixels, marked, estimate``.
+    kept
+        ``pixels, estimated, strict`` counts; ``zones`` of ``zone, pixels, marked``; ``area``, the
+        mean effect over all; ``lost`` of ``words, pixels``.
+    unit
+        Of the outcome.
     q
         Share of marked pixels that may be false.
     """
-    parts = [f"{z['marked']:,} of {z['pixels']:,} ({z['zone']})" for z in zones]
-    if not parts:
-        return []
+    parts = [f"{z['marked']:,} of {z['pixels']:,} in {z['zone']}" for z in kept["zones"]]
+    lost = [f"{row['pixels']:,} {row['words']}" for row in kept["lost"]]
+    area = kept["area"]
+    interval = with_unit(format_interval(area["ci_low"], area["ci_high"]), unit)
     return [
-        f"Pixels marked as told from no effect, by zone: {'; '.join(parts)}. At most {100 * q:g}% "
-        "of marked pixels are false on average."
+        f"The effect is told from none in {joined(parts, 8)}; at most {100 * q:g}% of the pixels "
+        "so marked are false on average (Benjamini-Hochberg, which holds where neighbours rise "
+        f"and fall together). By the rule for any dependence (Benjamini-Yekutieli) there are "
+        f"{kept['strict']:,}.",
+        f"Over all {kept['estimated']:,} pixels with an estimate the mean effect is "
+        f"{format_number(area['estimate'])} ({interval}), from their mean series: intervals of "
+        "single pixels do not add up to it, because pixels depend on each other."
+        + (f" Without an estimate: {'; '.join(lost)}." if lost else ""),
     ]
 
 
@@ -78,18 +91,13 @@ def pixel_pictures(
             axes.tick_params(labelsize=8, length=3)
         marked = np.where(np.isfinite(q_value), q_value < q, False)
         y, x = np.nonzero(marked)
-        left.plot(columns[x], rows[y], ".", color=INK, markersize=1.6, markeredgewidth=0)
+        left.plot(columns[x], rows[y], "o", markerfacecolor="white", markeredgecolor=INK,
+                  markersize=2.4, markeredgewidth=0.4)  # fmt: skip
         for name, inside in zones.items():
             y, x = np.nonzero(inside)
-            left.annotate(
-                name,
-                (columns[x].mean(), rows[y].max()),
-                fontsize=8,
-                ha="center",
-                va="bottom",
-                color=SOFT,
-                weight="bold",
-            )
+            left.annotate(name, (columns[x].mean(), rows[y].max()), xytext=(0, 5), fontsize=8,
+                          textcoords="offset points", ha="center", va="bottom", color=INK,
+                          weight="bold")  # fmt: skip
     caption = (
         f"Left: the average effect in each pixel, dots where it is told from none (q < {q:g}). "
         "Right: its standard error. Outlines are zones; grey is land or too few values, or a "

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from eocausal.reports.evaluation_words import joined
-from eocausal.reports.impact_words import date_words, percent, plural, with_unit
+from eocausal.reports.impact_words import (
+    begin,
+    date_words,
+    month_words,
+    percent,
+    plural,
+    with_unit,
+)
 from eocausal.reports.tables import as_float, format_interval, format_level, format_number, format_p
 from eocausal.reports.text import failed_checks
 
@@ -135,7 +142,8 @@ def _trust(own: Mapping[str, Any], values: Mapping[str, Mapping[str, Any]], unit
         said.append(
             f"At {large or 'none'} of {plural(count, 'other place')} is it as large{few}."
             if count > 1
-            else f"At the one other place it is {'as large' if large else 'smaller'}."
+            else "In the one other series that took its place it is "
+            f"{'as large' if large else 'smaller'}."
         )
     said.append(_left(values, unit))
     broken = values.get("control_breaks", {})
@@ -144,8 +152,8 @@ def _trust(own: Mapping[str, Any], values: Mapping[str, Mapping[str, Any]], unit
     ))  # fmt: skip
     if names:
         said.append(
-            f"{joined(names, 4)} {'changes' if len(names) == 1 else 'change'} at about the same "
-            "time and may have been reached, too."
+            f"{begin(joined(names, 4))} {'changes' if len(names) == 1 else 'change'} at about the "
+            "same time, by itself or because the event reached it."
         )
     text = " ".join(part for part in said if part)
     return f"How far to trust it: {text[:1].lower()}{text[1:]}" if text else ""
@@ -261,6 +269,24 @@ def break_words(
             "by itself moves the prediction."
         )
     said += _sensor_words(found)
+    said += _by_bic(found)
+    return said
+
+
+def _by_bic(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where series without a break would break by BIC, and which sensors came then."""
+    said = []
+    for item in found:
+        if item["refused"] or item["breaks"] or not item.get("by_bic"):
+            continue
+        dates = joined([month_words(b["after"]) for b in item["by_bic"]], 6)
+        at = [f"{month_words(b['after'])}: {b['declared']}" for b in item["by_bic"]
+              if b["declared"]]  # fmt: skip
+        where = f" At a date of sensors: {joined(at)}." if at else ""
+        said.append(
+            f"By BIC, which takes red noise for breaks, {item['name']} would break from {dates} "
+            f"on.{where}"
+        )
     return said
 
 
@@ -283,9 +309,9 @@ def _outcome_breaks(
         where = "at the event itself" if exact else "and the event lies in the interval of its date"
         change = with_unit(format_number(abs(b["change"])), unit)
         text += (
-            f"{name} breaks {where}: from {date_words(pd.Timestamp(b['after']), times)} on "
-            f"(interval {b['first']} to {b['last']}) its level is {change} "
-            f"{'higher' if b['change'] > 0 else 'lower'} (standard error "
+            f"{begin(name)} breaks {where}: from {date_words(pd.Timestamp(b['after']), times)} on "
+            f"(interval {month_words(b['first'])} to {month_words(b['last'])}) its level is "
+            f"{change} {'higher' if b['change'] > 0 else 'lower'} (standard error "
             f"{format_number(b['std_error'])}). "
         )
     if not held:
@@ -293,13 +319,12 @@ def _outcome_breaks(
     for b in others:
         change = with_unit(format_number(abs(b["change"])), unit)
         text += (
-            f"It {'also ' if held else ''}breaks from {b['after']} on (interval {b['first']} to "
-            f"{b['last']}), {change} {'up' if b['change'] > 0 else 'down'}: the level was not "
-            "steady before the event. "
-            if pd.Timestamp(b["after"]) < when
-            else f"It {'also ' if held else ''}breaks from {b['after']} on (interval {b['first']} "
-            f"to {b['last']}), {change} {'up' if b['change'] > 0 else 'down'}. "
+            f"It {'also ' if held else ''}breaks from {month_words(b['after'])} on (interval "
+            f"{month_words(b['first'])} to {month_words(b['last'])}), {change} "
+            f"{'up' if b['change'] > 0 else 'down'}"
         )
+        early = pd.Timestamp(b["after"]) < when
+        text += ": the level was not steady before the event. " if early else ". "
     return text.strip()
 
 
@@ -313,11 +338,11 @@ def _sensor_words(found: Sequence[Mapping[str, Any]]) -> list[str]:
             if row["declared"]:
                 how = "at" if row["within"] == "tolerance" else "no further than its interval from"
                 said.append(
-                    f"The break of {item['name']} from {row['after']} on lies {how} a change of "
+                    f"The break of {item['name']} from {month_words(row['after'])} on lies {how} a change of "
                     f"the record: {row['declared']}. An instrument explains it as well."
                 )
         stepped = [
-            f"{s['date']} ({s['what']}, p = {format_p(s['p_value'])})" for s in item["sensors"]
+            f"{month_words(s['date'])} ({s['what']}, p = {format_p(s['p_value'])})" for s in item["sensors"]
             if s["p_value"] is not None and s["p_value"] < 0.05
         ]  # fmt: skip
         if stepped:

@@ -60,7 +60,8 @@ def _series_caption(impact: ImpactContent) -> str:
         gap = " The grey stretch is neither learned from nor counted."
     return (
         "Top: observed values (black) against what was expected without the event (blue, with the "
-        "interval of single times). Middle: their difference. Bottom: its running sum. The "
+        "interval of single times). Middle: their difference. Bottom: its running sum, which means "
+        "more for amounts than for a state such as clarity. The "
         f"vertical line is the event, {date_words(impact.when, impact.path.index)}.{gap}"
     )
 
@@ -120,8 +121,7 @@ def _depths(depths: pd.DataFrame) -> TextTable:
         )
         for r in depths.to_dict("records")
     ]  # fmt: skip
-    header = ("relation", "what it means", "without the event (m)", "observed (m)", "change (m)",
-              "interval")  # fmt: skip
+    header = ("relation", "what it means", "expected, m", "observed, m", "change, m", "interval")
     return TextTable(header, tuple(rows), (False, False, True, True, True, True))
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from eocausal.reports.tables import format_number
 
-__all__ = ["date_words", "month_words", "percent", "plural", "signed", "with_unit"]
+__all__ = ["begin", "date_words", "month_words", "percent", "plural", "signed", "with_unit"]
 
 
 def date_words(when: pd.Timestamp, times: pd.Index) -> str:
@@ -43,3 +43,8 @@ def month_words(label: str) -> str:
     if len(parts) == 2 and all(p.isdigit() for p in parts):
         return f"{pd.Timestamp(label):%B %Y}"
     return label
+
+
+def begin(sentence: str) -> str:
+    """Return a sentence with a capital at its beginning."""
+    return sentence[:1].upper() + sentence[1:]

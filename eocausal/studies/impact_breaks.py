@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["find_breaks"]
 
+NEAR = 2
+"""Steps by which a break may miss a declared date and still be at it."""
+
 
 def find_breaks(space: ImpactSpace, progress: Advance) -> list[str]:
     """Find the breaks of every series, and hold them against the dates of sensors."""
@@ -56,6 +59,7 @@ def _one(
             for row, at in zip(breaks.to_frame().to_dict("records"), breaks.at, strict=True)
         ],
         "levels": _levels(breaks), **_sensors(space, breaks, same=treated or name in same),
+        "by_bic": _by_bic(space, breaks) if treated or name in same else [],
         "methods": _company(space, breaks) if treated else [],
         "shift": _shift(space, breaks) if treated else None,
     }  # fmt: skip
@@ -87,6 +91,21 @@ def _sensors(space: ImpactSpace, breaks: Breaks, *, same: bool) -> dict[str, Any
         "chance": verdict.chance,
         "verdict": verdict.summary(),
     }  # fmt: skip
+
+
+def _by_bic(space: ImpactSpace, breaks: Breaks) -> list[dict[str, Any]]:
+    """Return the breaks that BIC would choose, with declared changes next to them."""
+    declared = sensors_of(space.study)
+    calendar = breaks.calendar
+    found = []
+    for at in breaks.partitions[int(breaks.bic.argmin())]:
+        near = [
+            f"{c.what} ({c.date})" for c in (declared.changes if declared is not None else ())
+            if (k := calendar.locate(c.date)) < len(calendar.position)
+            and abs(int(calendar.position[k]) - int(calendar.position[at])) <= NEAR
+        ]  # fmt: skip
+        found.append({"after": calendar.label(int(at)), "declared": ", ".join(near)})
+    return found
 
 
 def _company(space: ImpactSpace, breaks: Breaks) -> list[dict[str, Any]]:

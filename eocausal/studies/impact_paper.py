@@ -60,6 +60,10 @@ def paper_facts(space: ImpactSpace, unit: str, in_time: dict[str, Any], drift: s
             {"series": item["name"], **c} for item in known for c in item["coincide"]
             if c["declared"]
         ],
+        by_bic=[
+            {"series": item["name"], **b} for item in known if not item["breaks"]
+            for b in item["by_bic"] if b["declared"]
+        ],
     )  # fmt: skip
 
 

@@ -52,14 +52,18 @@ def map_pixels(space: ImpactSpace, progress: Advance) -> list[str]:
         )  # fmt: skip
     except EocausalError as error:
         why = f"The effect could not be mapped. {error.fact} {error.cause}"
-        return [space.keep("map.json", {"words": [why], "files": []})]
+        return [space.keep("map.json", {"refused": why, "files": []})]
     for name in MAP_FILES:
         found.write(space.folder / name)
-    words = [*found.summary(section.false_discovery).split(". Over the area"), ""]
-    said = [f"{words[0]}.", f"Over the area{words[1]}"] if words[1] else [words[0]]
-    return [*MAP_FILES, space.keep("map.json", {
-        "words": said, "files": list(MAP_FILES), "zones": _zones(space, found, zones),
-    })]  # fmt: skip
+    kept = {
+        "files": list(MAP_FILES), "zones": _zones(space, found, zones),
+        "pixels": int(found.data["status"].size),
+        "estimated": int(found.data["p_value"].notnull().sum()),
+        "strict": int((found.data["q_value_dependent"] < section.false_discovery).sum()),
+        "area": {str(k): float(v) for k, v in found.area.items()},
+        "lost": found.failures.to_dict("records"),
+    }  # fmt: skip
+    return [*MAP_FILES, space.keep("map.json", kept)]
 
 
 def _zones(

@@ -280,13 +280,13 @@ def _pixels(space: ImpactSpace) -> PixelMap | None:
         return None
     kept = space.kept("map.json")
     if not kept["files"]:
-        return PixelMap(words=kept["words"], pictures=())
+        return PixelMap(words=[kept["refused"]], pictures=())
     with xr.open_dataset(space.folder / "effects.nc", engine="h5netcdf") as data:
         zones = zones_of_grid(space, section.grid)
         pictures = pixel_pictures(
             data.load(), zones, unit=outcome_of(space)[1], q=section.false_discovery
         )
-    words = [*pixel_words(kept["zones"], section.false_discovery), *kept["words"]]
+    words = pixel_words(kept, outcome_of(space)[1], section.false_discovery)
     return PixelMap(words=words, pictures=pictures)
 
 

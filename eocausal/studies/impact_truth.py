@@ -10,6 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from eocausal.errors import StudyError
+from eocausal.reports.impact_words import signed, with_unit
+from eocausal.reports.tables import format_interval, format_number
 from eocausal.studies.impact_pixels import zones_of_grid
 from eocausal.studies.impact_rules import PER_METRE, per_metre
 
@@ -87,9 +89,9 @@ def _holds(record: dict[str, float], truth: float) -> bool:
 def _one(what: str, record: dict[str, float], truth: float, unit: str) -> str:
     verb = "holds" if _holds(record, truth) else "misses"
     return (
-        f"The true effect is {truth:.4g} {unit}. {what}, {record['ci_low']:.4g} to "
-        f"{record['ci_high']:.4g}, {verb} it; the estimate is off by "
-        f"{record['estimate'] - truth:+.2g}."
+        f"The true effect is {with_unit(format_number(truth), unit)}. {what}, "
+        f"{format_interval(record['ci_low'], record['ci_high'])}, {verb} it; the estimate is off "
+        f"by {signed(record['estimate'] - truth, 2)}."
     )
 
 

@@ -198,7 +198,7 @@ class ModelSection(Section):
     )
     dynamic: bool = Field(default=False, description="Coefficients of controls walk over time.")
     heavy_tails: bool = Field(default=False, description="The residual is Student's t.")
-    draws: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    draws: Annotated[int, Field(ge=100, le=100_000)] = 10_000
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 

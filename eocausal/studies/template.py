@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eocausal.errors import StudyError
 
-__all__ = ["EVALUATION", "TEMPLATE", "write_template"]
+__all__ = ["EVALUATION", "IMPACT", "TEMPLATE", "write_template"]
 
 TEMPLATE = """\
 # A study: data, design, estimates, checks, report. Check it with `eocausal validate FILE`,
@@ -150,7 +150,72 @@ report:
   # notes: [What a reader must know about the data.]
 """
 
-_KINDS = {"trial": TEMPLATE, "evaluation": EVALUATION}
+IMPACT = """\
+# What an event did to a series: a port, a spill, a mine off a coast. Check it with
+# `eocausal validate FILE`, see what it would do with `eocausal plan FILE`, run it with
+# `eocausal run FILE --out run`.
+study: {name}
+seed: 1 # the same seed gives the same numbers
+
+data:
+  root: . # folder of the files below, relative to this file; ${{NAME:-default}} is allowed
+  tables: # a row for each time; a column is a series: impact.kd490
+    impact: {{file: impact.csv, time: time}}
+    control: {{file: control.csv, time: time}}
+  # grids: # or a gridded variable; a zone is a series: coast.bay
+  #   coast:
+  #     file: kd490_monthly.nc # NetCDF, or Zarr
+  #     variable: kd490
+  #     zones:
+  #       bay: {{box: [122.1, -2.9, 122.3, -2.7]}} # west, south, east, north
+  #       other: {{polygons: {{file: zones.geojson, where: {{name: other}}}}}} # or {{mask: ...}}
+
+outcome:
+  series: impact.kd490
+  factor: 1 # what numbers of the file are multiplied with to be in units
+  units: m-1 # records of Kd490 come in m-1 and in 0.01 m-1
+event:
+  name: the port
+  when: 2019-05 # the first time that counts as after
+  # end: 2023-12 # the last that counts
+  # learn_until: 2018-12 # leave out what came between
+  # reach_km: 30 # controls nearer than this are refused
+controls: # series that the event did not reach
+  - {{series: control.kd490, name: Kd490 of the control zone, distance_km: 60}}
+
+model:
+  season: 12 # times in a cycle; 0: none
+  trend: level # or line, local_linear, semi_local
+  prior: learned # or compatible: the priors of R's CausalImpact
+  transform: none # or log, logit
+variants: # the same question asked otherwise
+  without controls: {{controls: []}}
+  with a straight line: {{trend: line}}
+  "R's CausalImpact": {{prior: compatible, season: 0}}
+
+breaks:
+  harmonics: 2
+  # sensors: # dates at which the record changed hands
+  #   - {{date: 2002-07, what: MODIS-Aqua enters}}
+checks: # false leaves one out
+  in_time: true # events that did not happen
+  # in_space: {{series: [control.kd490]}} # series that take the treated role; coast.*: pixels
+  drift: true
+  leave_out_controls: true
+  leave_out_years: true
+  control_breaks: true
+  predictive: true
+
+# optics: true # the outcome is Kd490: what the effect means for light
+# land_cover: {{file: land_cover.nc, variable: lulc}}
+# map: {{grid: coast}} # the effect in each pixel
+report:
+  title: {name}
+  outcome: Kd490 of the bay
+  # notes: [What a reader must know about the data.]
+"""
+
+_KINDS = {"trial": TEMPLATE, "evaluation": EVALUATION, "impact": IMPACT}
 
 
 def write_template(path: Path, kind: str = "trial") -> Path:
@@ -161,7 +226,7 @@ def write_template(path: Path, kind: str = "trial") -> Path:
     path
         Where to.
     kind
-        ``trial`` or ``evaluation``.
+        ``trial``, ``evaluation`` or ``impact``.
 
     Raises
     ------
