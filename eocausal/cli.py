@@ -356,7 +356,8 @@ def impact_command(
         list[str],
         typer.Option(
             help="First time after the event: a date (2019-05), or a row counted from 0, which is "
-            "the number of rows before it. FIRST..LAST ends it; may be repeated."
+            "the number of rows before it (a value of a time column of numbers). FIRST..LAST ends "
+            "it; may be repeated."
         ),
     ],
     end: Annotated[str | None, typer.Option(help="Last time counted.")] = None,
@@ -396,6 +397,10 @@ def impact_command(
     draws: Annotated[int, typer.Option(min=100, help="From the posterior.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 1,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of intervals.")] = 0.95,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help="Share of the past, at its end, to predict from the rest: 0.25."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw to this file (.png, .svg).")] = None,
     series: Annotated[
         Path | None, typer.Option(help="Write a row per time to this file (.csv).")
@@ -417,10 +422,11 @@ def impact_command(
         words.read_transform(log=log, logit=logit),
     )  # fmt: skip
     words.write_files(found, plot=plot, series=series)
+    held = None if held_out is None else found.held_out(held_out)
     if as_json:
-        print_json(words.answer_record(found, notes))
+        print_json(words.answer_record(found, notes, held))
     else:
-        typer.echo(words.answer_text(found, notes))
+        typer.echo(words.answer_text(found, notes, held))
 
 
 @app.command("rank")

@@ -17,6 +17,7 @@ from eocausal.effects import EffectPath
 from eocausal.errors import EstimationError, OutcomeError
 from eocausal.estimators.impact_alignment import Aligned, align
 from eocausal.estimators.impact_calendar import plain_times
+from eocausal.estimators.impact_held_out import HeldOut
 from eocausal.estimators.impact_input import series_of, table_of
 from eocausal.estimators.impact_looks import Looks
 from eocausal.estimators.impact_predictive import FitChecks, check_fit
@@ -159,7 +160,7 @@ class Impact:
         """Return what ``eocausal impact --json`` prints."""
         return impact_record(self)
 
-    def held_out(self, share: float = 0.25) -> Impact:
+    def held_out(self, share: float = 0.25) -> HeldOut:
         """Predict the last part of the times before the event as if an event began there.
 
         Nothing happened, so the interval of the average effect should hold zero, and those of
@@ -181,7 +182,8 @@ class Impact:
         own = plain_times(self.request.outcome.index, "The outcome")
         first, last = map(int, own.get_indexer(times[[cut, -1]]))
         shorter = self.request.outcome.iloc[: last + 1]
-        return replace(self.request, outcome=shorter, event=EventRow(first), learn_until=None).run()
+        asked = replace(self.request, outcome=shorter, event=EventRow(first), learn_until=None)
+        return HeldOut(asked.run())
 
     def plot(self) -> Figure:
         """Draw observed and counterfactual, pointwise and cumulative effects."""
@@ -287,7 +289,7 @@ def _drawn(fit: StructuralFit, request: ImpactRequest) -> tuple[Paths, Float64, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         paths = fit.paths(0, draws=request.draws, seed=request.seed)
-        inclusion = fit.inclusion()[0]
+        inclusion = np.clip(fit.inclusion()[0], 0.0, 1.0)
     for item in caught:
         if item.category is not UserWarning:
             warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)

@@ -56,6 +56,19 @@ class FitCheck(_Open):
     p_value: Number
 
 
+class HeldOutPart(_Open):
+    """The end of the past predicted from the rest: nothing happened there."""
+
+    effect: Number
+    effect_sd: Number
+    effect_low: Number
+    effect_high: Number
+    p_value: Number
+    n: int
+    inside: Number = Field(description="Share of values within the interval of their time.")
+    holds_zero: bool
+
+
 class ImpactAnswer(_Open):
     """The effect of an event on a series; null where a number does not exist."""
 
@@ -82,6 +95,7 @@ class ImpactAnswer(_Open):
     draws: int
     seed: int
     fit_checks: list[FitCheck]
+    held_out: HeldOutPart | None = Field(default=None, description="If it was asked for.")
     notes: list[str] = Field(description="What was done, not said, or does not fit.")
 
 

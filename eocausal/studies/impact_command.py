@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eocausal.estimators.impact import Impact
+    from eocausal.estimators.impact_held_out import HeldOut
     from eocausal.estimators.impact_transforms import Transform
     from eocausal.estimators.structural_model import Season, StructuralModel
 
@@ -246,9 +247,13 @@ def _controls(
     return found, said
 
 
-def answer_record(impact: Impact, notes: tuple[str, ...]) -> dict[str, Any]:
+def answer_record(
+    impact: Impact, notes: tuple[str, ...], held_out: HeldOut | None = None
+) -> dict[str, Any]:
     """Return the record of an impact as JSON has it: null where a number does not exist."""
     record = impact.record()
+    if held_out is not None:
+        record["held_out"] = held_out.record()
     record["notes"] = [*notes, *record["notes"]]
     return ImpactAnswer.model_validate(_plain(record)).model_dump(mode="json", exclude_unset=True)
 
@@ -261,11 +266,13 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def answer_text(impact: Impact, notes: tuple[str, ...]) -> str:
+def answer_text(impact: Impact, notes: tuple[str, ...], held_out: HeldOut | None = None) -> str:
     """Return the table and the report, paragraphs wrapped."""
     import textwrap
 
     report = impact.summary("report")
+    if held_out is not None:
+        report += "\n\n" + held_out.summary()
     lines = []
     for line in report.splitlines():
         hanging = "  " if line.startswith("- ") else ""

@@ -51,7 +51,9 @@ def call(table, *words, code=0):
 
 
 def test_json_is_strict_and_follows_its_schema(table):
-    said = call(table, "--event", "2016-01", "--draws", "400", "--json").stdout
+    said = call(
+        table, "--event", "2016-01", "--draws", "400", "--held-out", "0.25", "--json"
+    ).stdout
     record = json.loads(said, parse_constant=lambda word: pytest.fail(word))
     ImpactAnswer.model_validate(record)
     average = record["average"]
@@ -59,8 +61,9 @@ def test_json_is_strict_and_follows_its_schema(table):
     assert average["effect"] == pytest.approx(average["actual"] - average["predicted"])
     assert record["cumulative"]["effect"] == pytest.approx(24 * average["effect"])
     assert set(record["relative"]) == {"effect", "effect_sd", "effect_low", "effect_high"}
-    assert record["inclusion"] == {"control": 1.0}
+    assert record["inclusion"] == {"control": pytest.approx(1.0)}
     assert record["p_value"] < 0.01
+    assert record["held_out"]["n"] == 18
     assert (record["engine"], record["draws"], record["seed"]) == ("grid", 400, 1)
     assert record["learned_from"] == {"first": "2010-01", "last": "2015-12", "n": 72}
     assert record["notes"] == ["Not taken as controls: flat, step (constant, or counting rows)."]

@@ -216,18 +216,19 @@ def test_an_unmodelled_season_and_autocorrelation_are_noticed():
 
 
 def test_the_end_of_the_past_can_be_held_out():
-    found = bsts(Y, EVENT, X, draws=500).held_out()
-    assert found.effects.n == 18
-    assert found.path.time[-1] == DATES[71]
-    row = found.effects.row()
-    assert row["effect_low"] < 0 < row["effect_high"]
-    frame = found.to_frame()[lambda f: f["post"]]
-    inside = (frame["observed"] > frame["counterfactual_low"]) & (
-        frame["observed"] < frame["counterfactual_high"]
-    )
-    assert inside.mean() > 0.75
+    found = bsts(Y, EVENT, X, draws=500)
+    held = found.held_out()
+    assert held.n == 18
+    assert held.impact.path.time[-1] == DATES[71]
+    assert held.holds_zero
+    assert held.inside > 0.75
+    assert held.doubts == ()
+    assert "18 values before the event, predicted from the 54" in held.summary()
+    assert held.record()["holds_zero"] is True
     with pytest.raises(OutcomeError, match="cannot be held out"):
         found.held_out(1.0)
+    earlier = bsts(Y + 2.0 * (DATES[60] <= DATES), EVENT, X, draws=500).held_out()
+    assert "finds an effect where there was none" in earlier.summary()
 
 
 def test_the_report_keeps_to_what_can_be_said():
