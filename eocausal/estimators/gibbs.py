@@ -25,6 +25,7 @@ __all__ = ["DRAWS", "GibbsFit", "fit_gibbs"]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 DRAWS = 1000
+KEPT = 8  # runs whose draws are held, some megabytes each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +71,7 @@ class GibbsFit:
     seed: int = 0
     engine: Engine = Engine.GIBBS
     _known: dict[tuple[int, int, int, int], Chains] = field(default_factory=dict, repr=False)
+    _shares: dict[int, Float64] = field(default_factory=dict, repr=False)
 
     def average(self, after: Bool, level: float = 0.95) -> AverageEffects:
         """Return the mean effect over the times ``after`` (T,) at which a series has a value.
@@ -95,7 +97,9 @@ class GibbsFit:
         """Return (N, K) the probability that each control is in the model."""
         out = np.full((len(self.outcomes), self.controls.shape[1]), np.nan)
         for row in np.flatnonzero(np.isfinite(self.scale)):
-            out[row] = self._chains(int(row), DRAWS, self.seed, 0).inclusion
+            if row not in self._shares:
+                self._chains(int(row), DRAWS, self.seed, 0)
+            out[row] = self._shares[row]
         return out
 
     def paths(self, series: int, *, draws: int = DRAWS, seed: int = 0, key: int = 0) -> Paths:
@@ -170,6 +174,10 @@ class GibbsFit:
             self.model, least=least, seed=seed, key=key, name=row,
         )  # fmt: skip
         self._known[asked] = chains
+        if len(self._known) > KEPT:
+            self._known.pop(next(iter(self._known)))
+        if asked[1:] == (-(-DRAWS // CHAINS), self.seed, 0):
+            self._shares[row] = chains.inclusion
         return chains
 
 
