@@ -102,15 +102,14 @@ def plain_times(index: pd.Index, what: str) -> pd.Index:
     missing = int(np.asarray(index.isna()).sum())
     if missing:
         raise PanelError(
-            f"{missing} times of {_small(what)} are missing.",
+            f"{missing} of the times of {_small(what)} are missing.",
             cause="A value without a date has no place in the series.",
             next_step="Complete the dates, or drop these rows.",
         )
     repeated = index[index.duplicated()].unique()
     if len(repeated):
         raise DuplicateIdError(
-            f"{len(repeated)} times of {_small(what)} occur twice: "
-            f"{some([time_label(t) for t in repeated])}.",
+            f"Times of {_small(what)} occur twice: {some([time_label(t) for t in repeated])}.",
             cause="A series has one value at a time.",
             next_step="Average them, or correct the dates.",
         )

@@ -152,8 +152,9 @@ def read_events(
 ) -> tuple[Event | EventRow | list[Event | EventRow], str | int | None]:
     """Read events, ``2019-05`` or ``2012-01..2013-12``, and the last time to learn from.
 
-    A number is a year where the record has that year; otherwise it is a row, counted from 0 (the
-    number of rows before the event), or a value of a time column of numbers.
+    Where there are dates a number of four digits is a year if the record has that year or not as
+    many rows. Other numbers are rows, counted from 0 (the number of rows before the event), or
+    values of a time column of numbers.
 
     Raises
     ------
@@ -199,7 +200,8 @@ def _is_date(found: Timed, text: str) -> bool:
     if not text.isdigit():
         return True
     years = pd.DatetimeIndex(found.table.index).year
-    return len(text) == 4 and years.min() <= int(text) <= years.max() + 1
+    inside = years.min() <= int(text) <= years.max()
+    return len(text) == 4 and (inside or int(text) >= len(found.table))
 
 
 def _row(found: Timed, text: str, *, last: bool = False) -> int:

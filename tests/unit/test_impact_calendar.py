@@ -95,9 +95,9 @@ def test_dates_a_little_off_are_said():
             np.random.default_rng(1).integers(1, 60, 99)))), PanelError, "irregular"),
         (pd.Index([199811, 199812, 199901]), PanelError, "irregular"),
         (pd.Index([1.5, 2.5, 3.5]), PanelError, "fractions"),
-        (MONTHS.append(MONTHS[:1]), DuplicateIdError, "occur twice: '2000-01'"),
+        (MONTHS.append(MONTHS[:1]), DuplicateIdError, "twice: '2000-01'"),
         (MONTHS[::-1], AlignmentError, "do not increase"),
-        (MONTHS.append(pd.DatetimeIndex([None])), PanelError, "1 times of the outcome are missing"),
+        (MONTHS.append(pd.DatetimeIndex([None])), PanelError, "1 of the times"),
         (pd.Index(["a", "b"]), AlignmentError, "indexed by"),
     ],
 )  # fmt: skip

@@ -189,6 +189,7 @@ def test_events_in_words():
     assert read_events(found, ["2016-01"], "2016", "2015") == (Event("2016-01", "2016"), "2015")
     assert read_events(found, ["2016"], None, "71") == (Event("2016"), 71)
     assert read_events(found, ["72"], None, None) == (EventRow(72), None)
+    assert read_events(found, ["2031"], None, None) == (Event("2031"), None)
     several, _ = read_events(found, ["2012-01..2012-06", "2016"], None, None)
     assert several == [Event("2012-01", "2012-06"), Event("2016")]
     with pytest.raises(DesignError, match="several events"):
