@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from eocausal.errors import EstimationError, OutcomeError
 from eocausal.estimators.collapsed_bands import Layout, bands_of
-from eocausal.estimators.collapsed_draws import Posterior, average_law, draw_paths, starts_of
+from eocausal.estimators.collapsed_draws import Posterior, average_law, draw_paths
 from eocausal.estimators.collapsed_group import Columns, Group
 from eocausal.estimators.collapsed_importance import LEAST, Sample, sample
 from eocausal.estimators.collapsed_model import Stratum, layout_of, strata_of
+from eocausal.estimators.collapsed_spread import starts_of
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_design import Design, build_design, harmonics
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
@@ -130,7 +131,9 @@ def fit_collapsed(
     """
     _check(model, variance)
     times = outcomes.shape[1]
-    usable = np.ones(times, bool) if controls is None else np.isfinite(controls).all(1)
+    usable: Bool = np.ones(times, bool)
+    if controls is not None:
+        usable = np.asarray(np.isfinite(controls).all(1))
     known = before & usable
     if not known.any():
         raise EstimationError(
@@ -147,8 +150,12 @@ def fit_collapsed(
     posteriors: list[Posterior | None] = [None] * len(outcomes)
     effective = np.full(len(outcomes), np.nan)
     z = (outcomes - center[:, None]) / scale[:, None]
+    after = np.isfinite(outcomes) & usable & ~before
+    ahead = after / np.maximum(after.sum(1, keepdims=True), 1)
     for rows in _batches(seen, np.flatnonzero(np.isfinite(scale)), asked.at_once):
-        for row, posterior in zip(rows, asked.fit(seen[rows[0]], z[rows]), strict=True):
+        for row, posterior in zip(
+            rows, asked.fit(seen[rows[0]], z[rows], ahead[rows]), strict=True
+        ):
             effective[row] = posterior.effective
             if posterior.effective >= LEAST:
                 posteriors[row] = posterior
@@ -196,8 +203,8 @@ class _Asked:
         kept = 400 * (2 * len(self.columns.log_prior) + width**2)
         return int(np.clip(KEPT // kept, 1, 64))
 
-    def fit(self, pattern: Bool, z: Float64) -> list[Posterior]:
-        """Fit series (S, T) with values at the same times."""
+    def fit(self, pattern: Bool, z: Float64, ahead: Float64) -> list[Posterior]:
+        """Fit series (S, T) with values at the same times; ``ahead`` as in :class:`Group`."""
         pattern = pattern[: self.last]
         z = np.where(pattern, z[:, : self.last], 0.0)
         offset = _offsets(self.model, pattern, z, self.layout.times)
@@ -209,7 +216,7 @@ class _Asked:
         bands = bands_of(replace(self.layout, times=self.last, variance=own))
         group = Group(
             bands, pattern, self.columns, values,
-            scale_known=strata[0].scale_known, lost=self.lost,
+            scale_known=strata[0].scale_known, lost=self.lost, layout=self.layout, ahead=ahead,
         )  # fmt: skip
         guess = np.log(_residual_variance(group, self.layout))
         samples = [_sampled(stratum, group, guess, self.seed) for stratum in strata]
@@ -225,8 +232,8 @@ def _sampled(stratum: Stratum, group: Group, guess: Float64, seed: int) -> Sampl
     if stratum.scale_known:
         box[:, 0] = guess[:, None] + np.array([-0.7, 0.1])
 
-    def target(x: Float64, series: NDArray[np.intp]) -> tuple[Float64, Float64]:
-        density, kept = group.kept(*stratum.ratios(x), series)
+    def target(x: Float64, series: NDArray[np.intp], keep: bool) -> tuple[Float64, Float64]:
+        density, kept = group.sampled(*stratum.ratios(x), series, keep=keep)
         return density + stratum.log_prior(x), kept
 
     least = np.array([b.least for b in stratum.numbers.values()])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from eocausal.estimators.collapsed_importance import Sample
 from eocausal.estimators.collapsed_model import Stratum
 from eocausal.estimators.collapsed_parts import Returning, autoregression
 from eocausal.estimators.collapsed_sets import eliminated
+from eocausal.estimators.collapsed_spread import drift, noise_spread, starts_of, state_spread
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.t_mixture import TMixture
 
@@ -51,6 +51,9 @@ class Posterior:
         (P, m, m) sums over the values, see :class:`~.collapsed_group.Sums`.
     ssr
         (P, sets) sums of squares.
+    to_y, to_own
+        (P, m) and (P,) what an average over the times of ``group.ahead`` shares with the values,
+        and its own variance given these.
     weight
         (P, sets), adds up to one.
     offset
@@ -66,6 +69,8 @@ class Posterior:
     own: Float64
     gram: Float64
     ssr: Float64
+    to_y: Float64
+    to_own: Float64
     weight: Float64
     offset: Float64
     effective: float
@@ -83,11 +88,13 @@ class Posterior:
         points = [stratum.ratios(s.x[row]) for stratum, s in zip(strata, samples, strict=True)]
         fields = [np.concatenate([getattr(r, name) for r, _ in points])[live]
                   for name in ("parts", "slope", "start", "phi", "rho")]  # fmt: skip
-        density, ssr, gram = group.unpacked(np.concatenate([s.kept[row] for s in samples])[live])
+        density, ssr, gram, to_y, own = group.unpacked(
+            np.concatenate([s.kept[row] for s in samples])[live]
+        )
         share = weights[live, None] * special.softmax(density, axis=1)
         return cls(
             group, row, layout, Ratios(*fields), np.concatenate([own for _, own in points])[live],
-            gram, ssr, share / share.sum(), offset, effective,
+            gram, ssr, to_y, own, share / share.sum(), offset, effective,
         )  # fmt: skip
 
     def inclusion(self) -> Float64:
@@ -111,24 +118,18 @@ def average_law(posterior: Posterior, weights: Float64) -> TMixture:
 
     It is in units of the series scaled, less its offset.
     """
-    group, ratios, layout = posterior.group, posterior.ratios, posterior.layout
-    n, rows = len(group.seen), len(ratios)
-    share = np.broadcast_to(weights, (rows, layout.times))
-    cov = state_spread(layout, ratios, share) + noise_spread(layout, ratios, share)
-    own = cov @ weights
-    near = group.bands.autocorrelated(group.bands.filtered(cov[:, :n])[None], ratios)
-    y = np.broadcast_to(group.y[posterior.row], (rows, n))
-    cross, known = [], []
-    size = max(1, 2_000_000 // (n * (group.dims + group.missing.size + 8)))
-    for first in range(0, rows, size):
-        part = np.arange(first, min(first + size, rows))
-        _, solved, _ = group.whitened(ratios.take(part), y[part], near[:, part])
-        cross.append(np.einsum("krn,rn->rk", solved[:-1], solved[-1]))
-        known.append((solved[-1] ** 2).sum(1))
-    to_y = np.concatenate(cross)
-    own = own - np.concatenate(known)
+    group, ratios = posterior.group, posterior.ratios
+    to_y, own = posterior.to_y, posterior.to_own
+    if not np.array_equal(weights, group.ahead[posterior.row]):
+        size = max(1, 2_000_000 // (len(group.seen) * (group.dims + group.missing.size + 8)))
+        parts = []
+        for first in range(0, len(ratios), size):
+            some = ratios.take(np.arange(first, min(first + size, len(ratios))))
+            y, share = (np.tile(row, (len(some), 1)) for row in (group.y[posterior.row], weights))
+            parts.append(group.reached(some, y, share))
+        to_y, own = (np.concatenate(part) for part in zip(*parts, strict=True))
     reach = _regressors(posterior) @ weights - to_y[:, :-1]
-    bordered = np.zeros((rows, group.dims + 1, group.dims + 1))
+    bordered = np.zeros((len(ratios), group.dims + 1, group.dims + 1))
     bordered[:, :-1, :-1] = posterior.prior_and_data()
     bordered[:, :-2, -1] = bordered[:, -1, :-2] = reach
     columns = group.columns
@@ -149,47 +150,7 @@ def _regressors(posterior: Posterior) -> Float64:
     )
     if not posterior.group.slope:
         return values
-    return np.concatenate([_drift(posterior.layout, posterior.ratios)[:, None], values], 1)
-
-
-def _drift(layout: Layout, ratios: Ratios) -> Float64:
-    rows = len(ratios)
-    nothing = np.zeros((rows, layout.times))
-    return Returning(ratios.rho).path(nothing, np.zeros(rows), np.ones(rows))
-
-
-def state_spread(layout: Layout, ratios: Ratios, v: Float64) -> Float64:
-    """Return (rows, T) the covariance of all states' sum, times v (rows, T)."""
-    out = np.zeros_like(v)
-    for at, (part, start) in enumerate(zip(layout.parts, starts_of(layout), strict=True)):
-        out += ratios.parts[:, at, None] * part.spread(v)
-        out += ratios.start[:, None] * ((v @ start) @ start.T)
-    if layout.returning is not None:
-        trend = Returning(ratios.rho)
-        rows = len(ratios)
-        first = trend.path(np.zeros_like(v), np.ones(rows), np.zeros(rows))
-        out += ratios.slope[:, None] * trend.spread(v)
-        out += (ratios.start * layout.returning * (v * first).sum(1))[:, None] * first
-    return out
-
-
-@lru_cache(maxsize=8)
-def starts_of(layout: Layout) -> tuple[Float64, ...]:
-    """Return (T, m) what starting values of one sd become, for each part."""
-    return tuple(
-        part.starts(layout.times) * np.sqrt(var)
-        for part, var in zip(layout.parts, layout.start_vars, strict=True)
-    )
-
-
-def noise_spread(layout: Layout, ratios: Ratios, v: Float64) -> Float64:
-    """Return (rows, T) the covariance of the residual, times v."""
-    root = np.sqrt(layout.variances())
-    u = v * root
-    if layout.autocorrelated:
-        ahead = autoregression(u[:, ::-1], ratios.phi)[:, ::-1]
-        u = autoregression(u, ratios.phi) + ahead - u
-    return u * root
+    return np.concatenate([drift(posterior.layout, posterior.ratios)[:, None], values], 1)
 
 
 def draw_paths(
@@ -258,7 +219,7 @@ def _mean(posterior: Posterior, ratios: Ratios, beta: Float64) -> Float64:
     """Return (rows, T) what regressors and the long-run slope add."""
     slope = posterior.group.slope
     out = beta[:, slope:] @ posterior.group.columns.values.T
-    return out + beta[:, :1] * _drift(posterior.layout, ratios) if slope else out
+    return out + beta[:, :1] * drift(posterior.layout, ratios) if slope else out
 
 
 class _Numbers:

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from eocausal.estimators.collapsed_bands import Bands, Factor, Ratios
+from eocausal.estimators.collapsed_bands import Bands, Factor, Layout, Ratios
 from eocausal.estimators.collapsed_sets import eliminated
+from eocausal.estimators.collapsed_spread import noise_spread, state_spread
 
 __all__ = ["Columns", "Group", "Sums"]
 
@@ -105,13 +106,19 @@ class Group:
         Whether the residual's variance is given with the points.
     lost
         Degrees of freedom that starts of the states take, if it is not.
+    layout
+        Parts over all T times.
+    ahead
+        (S, T) weights of the average of each series that is asked for most, zero at the times
+        learned from.
     """
 
     def __init__(
         self, bands: Bands, seen: NDArray[np.bool_], columns: Columns, values: Float64, *,
-        scale_known: bool, lost: int,
+        scale_known: bool, lost: int, layout: Layout, ahead: Float64,
     ) -> None:  # fmt: skip
         self.bands, self.seen, self.columns = bands, seen, columns
+        self.layout, self.ahead = layout, ahead
         n = len(seen)
         self.missing = np.flatnonzero(~seen)
         self.gaps = bands.filtered(np.eye(n)[self.missing] * bands.root)[:, None]
@@ -132,17 +139,38 @@ class Group:
 
     def sums(self, ratios: Ratios, series: Int64) -> Sums:
         """Return sums of some series at points, a row each."""
-        size = max(1, AT_ONCE // self.bands.basis.shape[1])
-        parts = []
-        for first in range(0, len(ratios), size):
-            rows = np.arange(first, min(first + size, len(ratios)))
-            parts.append(self._sums(ratios.take(rows), series[rows]))
-        return Sums(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-    def _sums(self, ratios: Ratios, series: Int64) -> tuple[Float64, Float64]:
         factor, solved, log_det = self.whitened(ratios, self.y[series])
         gram = solved.transpose(1, 0, 2) @ solved.transpose(1, 2, 0)
-        return factor.log_det + log_det + self.log_root, gram
+        return Sums(factor.log_det + log_det + self.log_root, gram)
+
+    def near(self, ratios: Ratios, weights: Float64) -> tuple[Float64, Float64]:
+        """Return covariances of a weighted sum with the values, filtered, and its variance.
+
+        Parameters
+        ----------
+        weights
+            (rows, T), zero at the times learned from.
+        """
+        cov = state_spread(self.layout, ratios, weights)
+        cov += noise_spread(self.layout, ratios, weights)
+        filtered = self.bands.filtered(cov[:, : len(self.seen)])
+        variance = np.einsum("rt,rt->r", cov, weights)
+        return self.bands.autocorrelated(filtered[None], ratios), variance
+
+    def reached(self, ratios: Ratios, y: Float64, weights: Float64) -> tuple[Float64, Float64]:
+        """Return (rows, m) what a weighted sum shares with [X, y], and its variance given these.
+
+        Parameters
+        ----------
+        y
+            (rows, n) filtered series.
+        weights
+            (rows, T), zero at the times learned from.
+        """
+        extra, variance = self.near(ratios, weights)
+        _, solved, _ = self.whitened(ratios, y, extra)
+        known = np.einsum("rn,rn->r", solved[-1], solved[-1])
+        return np.einsum("krn,rn->rk", solved[:-1], solved[-1]), variance - known
 
     def whitened(
         self, ratios: Ratios, y: Float64, extra: Float64 | None = None
@@ -179,18 +207,40 @@ class Group:
         solved = factor.solve(self.bands.autocorrelated(self.gaps, ratios))
         return factor, _orthonormal(solved)[0]
 
-    def kept(self, ratios: Ratios, own: Float64, series: Int64) -> tuple[Float64, Float64]:
+    def sampled(
+        self, ratios: Ratios, own: Float64, series: Int64, *, keep: bool
+    ) -> tuple[Float64, Float64]:
         """Return (rows,) log densities over all sets, and what :meth:`unpacked` takes apart."""
-        sums = self.sums(ratios, series)
-        density, ssr = self.densities(sums, own)
-        flat = np.concatenate([density, ssr, sums.gram.reshape(len(own), -1)], 1)
-        return np.asarray(special.logsumexp(density, axis=1)), flat
+        size = max(1, AT_ONCE // self.bands.basis.shape[1])
+        parts = []
+        for first in range(0, len(ratios), size):
+            rows = np.arange(first, min(first + size, len(ratios)))
+            parts.append(self._sampled(ratios.take(rows), own[rows], series[rows], keep))
+        density, kept = zip(*parts, strict=True)
+        return np.concatenate(density), np.concatenate(kept)
 
-    def unpacked(self, kept: Float64) -> tuple[Float64, Float64, Float64]:
-        """Return (rows, sets) densities and SSR and (rows, m, m) sums."""
-        sets = len(self.columns.log_prior)
-        gram = kept[:, 2 * sets :].reshape(len(kept), self.dims, self.dims)
-        return kept[:, :sets], kept[:, sets : 2 * sets], gram
+    def _sampled(
+        self, ratios: Ratios, own: Float64, series: Int64, keep: bool
+    ) -> tuple[Float64, Float64]:
+        extra, variance = self.near(ratios, self.ahead[series]) if keep else (None, None)
+        factor, solved, log_det = self.whitened(ratios, self.y[series], extra)
+        rows = solved.swapaxes(0, 1)
+        gram = rows @ rows.swapaxes(1, 2)
+        m = self.dims
+        sums = Sums(factor.log_det + log_det + self.log_root, gram[:, :m, :m])
+        density, ssr = self.densities(sums, own)
+        total = np.asarray(special.logsumexp(density, axis=1))
+        if variance is None:
+            return total, np.zeros((len(own), 0))
+        left = (variance - gram[:, m, m])[:, None]
+        blocks = [density, ssr, sums.gram.reshape(len(own), -1), gram[:, :m, m], left]
+        return total, np.concatenate(blocks, 1)
+
+    def unpacked(self, kept: Float64) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+        """Return (rows, sets) densities and SSR, (rows, m, m) sums, and :meth:`reached`."""
+        sets, m = len(self.columns.log_prior), self.dims
+        density, ssr, gram, to_y, own = np.split(kept, np.cumsum([sets, sets, m * m, m]), axis=1)
+        return density, ssr, gram.reshape(len(kept), m, m), to_y, own[:, 0]
 
     def densities(self, sums: Sums, own: Float64) -> tuple[Float64, Float64]:
         """Return (rows, sets) log densities at residual variances ``own``, and SSR."""

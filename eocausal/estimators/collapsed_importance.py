@@ -24,11 +24,11 @@ __all__ = ["LEAST", "Sample", "sample"]
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.intp]
-Target = Callable[[Float64, Int64], tuple[Float64, Float64]]
-LEAST, WANTED = 40.0, 120.0
+Target = Callable[[Float64, Int64, bool], tuple[Float64, Float64]]
+LEAST, WANTED = 40.0, 100.0
 DF = 5.0
 WIDEST = 2.0  # sd of a proposal along any number, all of which are on log-like scales
-ROUNDS = (64, 128)
+ROUNDS = (48, 96)
 MORE = (256, 512)
 KERNELS, KERNEL = 32, 0.6  # centers of the later rounds, and their sd over that of all points
 STEPS = 9
@@ -66,7 +66,7 @@ def sample(target: Target, box: Float64, least: Float64, count: int, *, seed: in
     ----------
     target
         Log densities (rows,) at points (rows, d), of the series (rows,), and what to keep of them
-        (rows, q).
+        (rows, q) if they are points of the sample, as the third argument says.
     box
         (S, d, 2) where each number of each series is looked for first.
     least
@@ -75,7 +75,7 @@ def sample(target: Target, box: Float64, least: Float64, count: int, *, seed: in
     every = np.arange(count)
     start, wide = _swept(target, box, every)
     center, root = _climbed(target, start, wide, every)
-    root = np.linalg.cholesky(root @ root.swapaxes(1, 2) + np.diag(least**2))
+    root = np.asarray(np.linalg.cholesky(root @ root.swapaxes(1, 2) + np.diag(least**2)))
     found = _Rounds(target, box.shape[1], seed)
     found.draw(center[:, None], root, ROUNDS[0], every)
     center, root = found.moments(center, root)
@@ -180,7 +180,7 @@ def _newton(gradient: Float64, curvature: Float64, h: Float64) -> tuple[Float64,
 
 def _at(target: Target, x: Float64, series: Int64) -> Float64:
     """Return (S, P) the target at points (S, P, d), finite everywhere."""
-    value, _ = target(x.reshape(-1, x.shape[-1]), np.repeat(series, x.shape[1]))
+    value, _ = target(x.reshape(-1, x.shape[-1]), np.repeat(series, x.shape[1]), False)
     value = value.reshape(x.shape[:2])
     return np.where(np.isfinite(value), value, -1e6)
 
@@ -205,7 +205,7 @@ class _Rounds:
         x[series] = centers[series][:, which] + t @ root[series].swapaxes(1, 2)
         value = np.full(x.shape[:2], -np.inf)
         flat = x[series].reshape(-1, self.dims)
-        found, kept = self.target(flat, np.repeat(series, size))
+        found, kept = self.target(flat, np.repeat(series, size), True)
         value[series] = found.reshape(len(series), size)
         room = np.zeros((len(centers), size, kept.shape[1]))
         room[series] = kept.reshape(len(series), size, -1)

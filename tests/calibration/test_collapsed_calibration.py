@@ -61,7 +61,8 @@ def test_ranks_with_proper_priors_are_uniform(second):
         y += RNG.normal(size=(SERIES, start.shape[1])) @ start.T
     short = Layout(layout.parts, layout.start_vars, None, False, LAST)
     group = Group(
-        bands_of(short), SEEN, COLUMNS, np.where(SEEN, y[:, :LAST], 0.0), scale_known=True, lost=0
+        bands_of(short), SEEN, COLUMNS, np.where(SEEN, y[:, :LAST], 0.0), scale_known=True,
+        lost=0, layout=layout, ahead=np.tile(AFTER / AFTER.sum(), (SERIES, 1)),
     )  # fmt: skip
     numbers = {
         name: InverseGamma(a, b, np.inf, (np.log(b / a) - 1.0, np.log(b / a) + 1.5))
