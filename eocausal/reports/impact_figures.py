@@ -350,7 +350,7 @@ def land_figure(land: LandCover, when: pd.Timestamp) -> Figure:
                 color=color,
                 weight="bold",
             )
-        at = when.year + (when.dayofyear - 1) / 365.25
+        at = when.year + (when.day_of_year - 1) / 365.25
         axes.axvline(at, color=ORANGE, linewidth=1.4, linestyle="--")
         axes.annotate(
             "event",

@@ -338,11 +338,12 @@ def _sensor_words(found: Sequence[Mapping[str, Any]]) -> list[str]:
             if row["declared"]:
                 how = "at" if row["within"] == "tolerance" else "no further than its interval from"
                 said.append(
-                    f"The break of {item['name']} from {month_words(row['after'])} on lies {how} a change of "
-                    f"the record: {row['declared']}. An instrument explains it as well."
+                    f"The break of {item['name']} from {month_words(row['after'])} on lies {how} "
+                    f"a change of the record: {row['declared']}. An instrument explains it as well."
                 )
         stepped = [
-            f"{month_words(s['date'])} ({s['what']}, p = {format_p(s['p_value'])})" for s in item["sensors"]
+            f"{month_words(s['date'])} ({s['what']}, p = {format_p(s['p_value'])})"
+            for s in item["sensors"]
             if s["p_value"] is not None and s["p_value"] < 0.05
         ]  # fmt: skip
         if stepped:

@@ -45,11 +45,8 @@ class ImpactSpace(RunSpace):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """Outcome and controls, as the first stage left them."""
-        table = pd.read_csv(
-            self.folder / "series.csv", index_col="time", parse_dates=["time"],
-            float_precision="round_trip",
-        )  # fmt: skip
-        return table.astype(float)
+        table = pd.read_csv(self.folder / "series.csv", index_col="time", dtype=str)
+        return table.set_axis(pd.to_datetime(table.index), axis=0).astype(float)
 
     @property
     def outcome(self) -> pd.Series[float]:
