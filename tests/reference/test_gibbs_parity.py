@@ -133,16 +133,17 @@ def test_level_and_autocorrelation_have_the_law_of_the_grid():
     y, x, before = series(seed=3)
     fit = fit_structural(y, before, StructuralModel(engine=Engine.GIBBS), controls=x)
     drawn = fit.parameters(0, draws=DRAWS, seed=1)
-    posterior = fit_structural(y, before, StructuralModel(), controls=x).groups[0].posterior
+    exact_fit = fit_structural(y, before, StructuralModel(), controls=x)
+    posterior, at, _ = exact_fit.groups[0].one(0)
     prior = LearnedPrior().grid(int(before.sum()))
-    weight = posterior.weight[0].sum(-1).reshape(prior.log_weight.shape)
+    weight = posterior.weight[at].sum(-1).reshape(prior.log_weight.shape)
     phi = np.array([residual.phi for residual in prior.residuals])
     exact, worth = float(weight.sum(1) @ phi), 0.3 * DRAWS
     assert drawn["phi"].mean() == pytest.approx(exact, abs=4 * drawn["phi"].std() / worth**0.5)
     stays = float(weight[:, 0].sum())
     found = (drawn["level"] < 1e-3 * drawn["residual"]).mean()
     assert found == pytest.approx(stays, abs=4 * np.sqrt(stays * (1 - stays) / worth))
-    assert (drawn["residual"] ** 2).mean() == pytest.approx(posterior.mean_variance()[0], rel=0.03)
+    assert (drawn["residual"] ** 2).mean() == pytest.approx(posterior.mean_variance()[at], rel=0.03)
 
 
 @pytest.mark.parametrize("prior", [R, LearnedPrior()])
