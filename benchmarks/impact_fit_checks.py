@@ -1,7 +1,7 @@
-"""How often checks of fit cast doubt: where the model is right, and where its residual is not red.
+"""How often checks of fit cast doubt: where a model is right, where red noise is taken for white.
 
-Series without an event, 12 years of months to learn from, in front of 2 years. Prints the share with
-any doubt, and that of each aspect.
+Series without an event, 12 years of months to learn from, in front of 2 years. Prints the share
+with any doubt, and that of each aspect.
 
     python benchmarks/impact_fit_checks.py --series 100
 """
