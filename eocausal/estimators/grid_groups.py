@@ -134,6 +134,8 @@ class OwnGaps:
         As in :class:`SharedGaps`.
     values, observed
         (N, T) the series, and where they have values to learn from.
+    variance
+        (T,) relative variances, (N, T) those of each series, or None.
     """
 
     rows: Int64
@@ -153,8 +155,12 @@ class OwnGaps:
             part = np.arange(start, min(start + size, len(self.rows)))
             yield part, ScatteredPosterior(
                 self.values[part], self.observed[part], design.prior, design.sets,
-                design.columns, self.variance,
+                design.columns, self._variance(part),
             )  # fmt: skip
+
+    def _variance(self, rows: Int64) -> Float64 | None:
+        own = self.variance
+        return own[rows] if own is not None and own.ndim == 2 else own
 
     def laws(self, counted: Bool) -> Iterator[tuple[Int64, TMixture]]:
         """Yield rows of the group and the laws of their means over the times counted (all, T)."""
@@ -185,8 +191,10 @@ class OwnGaps:
         pattern = self.observed[row]
         values = self.values[row : row + 1, pattern]
         part = slice(row, row + 1)
+        own = self._variance(np.array([row]))
+        variance = own if own is None else np.atleast_2d(own)[0]
         return SharedGaps(
-            self.rows[part], self.offset[part], values, pattern, self.design, self.variance
+            self.rows[part], self.offset[part], values, pattern, self.design, variance
         )
 
 
@@ -203,11 +211,15 @@ def group_by_gaps(
         Scaled series.
     observed
         Where they have values to learn from.
+    variance
+        (T,) relative variances, (N, T) those of each series, or None.
     """
     offset = np.zeros(len(rows))
     if not design.prior.start_is_flat and len(rows):
         offset = np.take_along_axis(values, observed.argmax(1)[:, None], 1)[:, 0]
     values = values - offset[:, None]
+    if variance is not None and variance.ndim == 2:
+        return (OwnGaps(rows, offset, values, observed, design, variance),) if len(rows) else ()
     if len(rows) == 1:
         one = SharedGaps(rows, offset, values[:, observed[0]], observed[0], design, variance)
         return (one,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ def bsts_map(
     model: StructuralModel | None = None,
     learn_until: str | int | None = None,
     variance: pd.Series | None = None,
+    looks: xr.DataArray | None = None,
+    look_share: float = 1.0,
     level: float = 0.95,
     least: int = 24,
     pixels: int = 1024,
@@ -79,7 +82,13 @@ def bsts_map(
     learn_until
         Last time to learn from, if there is to be a gap before the event.
     variance
-        Relative variance of the residual at each time.
+        Relative variance of the residual at each time, the same for all pixels.
+    looks
+        (time, rows, columns) number of valid looks behind each value: where there are few, the
+        value counts less; where there is none, it is missing. Not together with ``variance``.
+    look_share
+        Share of the variance, at a usual number of looks, that comes from having few of them; the
+        rest stays however many there are.
     level
         Probability of the intervals.
     least
@@ -121,9 +130,12 @@ def bsts_map(
     variances = None
     if variance is not None:
         variances = _matched(variance, regular).to_numpy(dtype=float)[:, 0]
+        variances = np.where(np.isin(np.arange(len(variances)), regular.place), variances, 1.0)
+    behind = _checked_looks(looks, ordered, grid, variance, look_share)
     task = MapTask(
-        decided, regular.place, windows.before, windows.post, None, variances, level, least
-    )
+        decided, regular.place, windows.before, windows.post, None, variances, level, least,
+        look_share,
+    )  # fmt: skip
     if control_zone is not None:
         zone = (left_out == PixelStatus.CONTROL).astype(np.int64) - 1
         means = zone_means(ordered, grid, zone, 1, task, windows_here, workers, client)
@@ -134,6 +146,7 @@ def bsts_map(
     jobs = [
         TileJob(
             _cut(ordered, grid, window), task, left_out[window], weights[window],
+            None if behind is None else _cut(behind, grid, window),
             folder and folder / f"tile-{window[0].start}-{window[1].start}.npz",
         )
         for window in windows_here
@@ -161,6 +174,30 @@ def _cut(cube: xr.DataArray, grid: MapGrid, window: tuple[slice, slice]) -> xr.D
     import dask
 
     return part.copy(data=dask.optimize(part.data)[0])
+
+
+def _checked_looks(
+    looks: xr.DataArray | None,
+    cube: xr.DataArray,
+    grid: MapGrid,
+    variance: pd.Series | None,
+    share: float,
+) -> xr.DataArray | None:
+    if looks is None:
+        return None
+    if variance is not None or not 0.0 < share <= 1.0:
+        raise EstimationError(
+            f"Looks with a share of {share:g}{' and variances' if variance is not None else ''}.",
+            cause="Looks give the variances, by a share above zero and at most one.",
+            next_step="Give looks or variance, and a share such as 0.5.",
+        )
+    if dict(looks.sizes) != dict(cube.sizes):
+        raise CubeError(
+            f"The looks have the sizes {dict(looks.sizes)}, the cube {dict(cube.sizes)}.",
+            cause="There is one number for each value.",
+            next_step="Bring both to one grid and the same times.",
+        )
+    return looks.transpose("time", grid.rows, grid.columns)
 
 
 def _left_out(
@@ -233,7 +270,4 @@ def _with_controls(task: MapTask, table: pd.DataFrame, regular: RegularTimes) ->
         check_units(f"Control {name}", x, regular.times, task.before, task.after)
     if not names:
         return task
-    return MapTask(
-        task.model, task.place, task.before, task.after, table.to_numpy(dtype=float),
-        task.variance, task.level, task.least,
-    )  # fmt: skip
+    return replace(task, controls=table.to_numpy(dtype=float))

@@ -44,7 +44,7 @@ class TileJob:
     ----------
     values
         (time, rows, columns), not read yet.
-    left_out, weights
+    left_out, weights, looks
         See :func:`~eocausal.estimators.impact_map_tiles.fit_tile`.
     store
         File of a tile that was done, taken if values and task are the same; or None.
@@ -54,31 +54,35 @@ class TileJob:
     task: MapTask
     left_out: NDArray[np.int8]
     weights: NDArray[np.float64]
+    looks: xr.DataArray | None = None
     store: Path | None = None
 
     def __call__(self) -> TileEffects:
         """Fit the tile, or read what was found."""
         if self.store is None:
-            return fit_tile(self.values, self.task, self.left_out, self.weights)
+            return fit_tile(self.values, self.task, self.left_out, self.weights, self.looks)
         import dask
 
         with dask.config.set(scheduler="synchronous"):
             values = self.values.compute()
-        key = self._key(values)
+            looks = None if self.looks is None else self.looks.compute()
+        key = self._key(values, looks)
         kept = _read_tile(self.store, key)
         if kept is None:
-            kept = fit_tile(values, self.task, self.left_out, self.weights)
+            kept = fit_tile(values, self.task, self.left_out, self.weights, looks)
             with atomic_path(self.store) as temporary, temporary.open("wb") as sink:
                 parts = {f.name: getattr(kept, f.name) for f in fields(kept)}
                 np.savez(sink, key=np.array(key), **parts)
         return kept
 
-    def _key(self, values: xr.DataArray) -> str:
+    def _key(self, values: xr.DataArray, looks: xr.DataArray | None) -> str:
         task = self.task
-        parts: list[bytes] = [repr((task.model, task.level, task.least)).encode()]
+        asked = (task.model, task.level, task.least, task.look_share)
+        parts: list[bytes] = [repr(asked).encode()]
+        count = None if looks is None else looks.to_numpy()
         for array in (
-            values.to_numpy(), self.left_out, self.weights, task.place, task.before, task.after,
-            task.controls, task.variance,
+            values.to_numpy(), count, self.left_out, self.weights, task.place, task.before,
+            task.after, task.controls, task.variance,
         ):  # fmt: skip
             known = np.zeros(0) if array is None else np.ascontiguousarray(array)
             parts += [str((known.shape, known.dtype)).encode(), known.tobytes()]

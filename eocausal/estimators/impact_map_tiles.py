@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eocausal.estimators.structural import fit_structural
+from eocausal.estimators.structural_grid import fit_grid
 from eocausal.estimators.structural_model import StructuralModel
 
 __all__ = ["ESTIMATES", "MapTask", "PixelStatus", "TileEffects", "fit_tile", "group_means"]
@@ -74,6 +75,8 @@ class MapTask:
         Probability of the intervals.
     least
         Values before the event that a pixel must have.
+    look_share
+        Share of the variance that comes from having few looks.
     """
 
     model: StructuralModel
@@ -84,6 +87,7 @@ class MapTask:
     variance: Float64 | None
     level: float
     least: int
+    look_share: float = 1.0
 
     def on_calendar(self, values: Float64) -> Float64:
         """Return (N, T) series of (n, N) values."""
@@ -123,7 +127,11 @@ class TileEffects:
 
 
 def fit_tile(
-    values: xr.DataArray, task: MapTask, left_out: NDArray[np.int8], weights: Float64
+    values: xr.DataArray,
+    task: MapTask,
+    left_out: NDArray[np.int8],
+    weights: Float64,
+    looks: xr.DataArray | None = None,
 ) -> TileEffects:
     """Fit the pixels of a tile.
 
@@ -135,8 +143,15 @@ def fit_tile(
         (rows, columns) zero where a pixel is fitted, else its status.
     weights
         (rows, columns) areas.
+    looks
+        (time, rows, columns) valid looks behind each value.
     """
     series = task.on_calendar(_read(values))
+    own = None
+    if looks is not None:
+        count = task.on_calendar(_read(looks))
+        series = np.where(count > 0, series, np.nan)
+        own = _variances(count, task.look_share)
     skip = left_out.ravel()
     seen = np.isfinite(series)
     n_before = (seen & task.before & task.usable).sum(1)
@@ -151,9 +166,16 @@ def fit_tile(
     effects = np.full((len(series), len(ESTIMATES)), np.nan)
     rows = np.flatnonzero(status == PixelStatus.OK)
     if rows.size:
-        fit = fit_structural(
-            series[rows], task.before, task.model, controls=task.controls, variance=task.variance
-        )
+        fit = (
+            fit_structural(
+                series[rows], task.before, task.model,
+                controls=task.controls, variance=task.variance,
+            )
+            if own is None
+            else fit_grid(
+                series[rows], task.before, task.model, controls=task.controls, variance=own[rows]
+            )
+        )  # fmt: skip
         for row, reason in fit.refused.items():
             few = "values before" in reason
             status[rows[row]] = PixelStatus.FEW if few else PixelStatus.CONSTANT
@@ -165,6 +187,14 @@ def fit_tile(
     fitted = (status == PixelStatus.OK).astype(np.int64) - 1
     sums = group_means(series, fitted, 1, weights.ravel(), task)
     return TileEffects(effects, n_before.astype(np.int32), n_after.astype(np.int32), status, sums)
+
+
+def _variances(count: Float64, share: float) -> Float64:
+    """Return (N, T) relative variances of means of (N, T) looks; see :class:`Looks`."""
+    each = 1.0 / np.where(count > 0, count, np.nan)
+    seen = np.isfinite(each)
+    mean = np.where(seen, each, 0.0).sum(1, keepdims=True) / np.maximum(seen.sum(1), 1)[:, None]
+    return np.where(seen, (1.0 - share) + share * each / np.where(mean > 0, mean, 1.0), 1.0)
 
 
 def _relative(actual: Float64, columns: list[Float64]) -> list[Float64]:

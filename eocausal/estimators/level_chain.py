@@ -237,7 +237,10 @@ class Elimination:
 
 
 def chain_of(observed: Bool, phi: Float64, variance: Float64 | None = None) -> Chain:
-    """Set up the chains of calendars ``observed`` (N, T), each with at least one time."""
+    """Set up the chains of calendars ``observed`` (N, T), each with at least one time.
+
+    Relative variances of the residual are (T,), or (N, T) those of each series.
+    """
     count = observed.sum(1)
     n = int(count.max())
     order = np.argsort(observed, axis=1, kind="stable")[:, -n:]
@@ -251,7 +254,11 @@ def chain_of(observed: Bool, phi: Float64, variance: Float64 | None = None) -> C
     powers = phi[:, None] ** np.arange(1.0 + int(step.max()))
     rho = np.where(coupled[:, None], powers[:, step].swapaxes(0, 1), 0.0)
     noise = 1.0 - rho**2
-    weight = np.ones_like(rate) if variance is None else np.where(live, variance[times], 1.0)
+    weight = np.ones_like(rate)
+    if variance is not None:
+        at = np.maximum(times, 0)
+        own = variance[at] if variance.ndim == 1 else np.take_along_axis(variance, at, 1)
+        weight = np.where(live, own, 1.0)
     following = np.append((rho**2 / noise)[..., 1:], np.zeros((*rho.shape[:2], 1)), axis=2)
     diagonal = np.where(live[:, None], (1.0 / noise + following) / weight[:, None], 1.0)
     root = np.sqrt(weight * np.roll(weight, 1, axis=1))

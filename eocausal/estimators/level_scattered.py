@@ -68,7 +68,7 @@ class ScatteredPosterior:
     design
         (T, k) columns.
     variance
-        (T,) relative variances of the residual, or None.
+        (T,) relative variances of the residual, (N, T) those of each series, or None.
 
     Attributes
     ----------
@@ -153,12 +153,14 @@ class ScatteredPosterior:
         ahead = np.flatnonzero(shares.any(0))
         share = shares[:, ahead]
         root = np.ones(len(self.design)) if self.variance is None else np.sqrt(self.variance)
-        weighted = share * root[ahead]
+        root = np.broadcast_to(root, shares.shape)
+        at_last = np.take_along_axis(root, last[:, None], 1)
+        weighted = share * root[:, ahead]
         lag = np.maximum(ahead - last[:, None], 0)[..., None].astype(float)
-        keeps = np.einsum("nh,nhr->nr", weighted, self.phi**lag) / root[last][:, None]
+        keeps = np.einsum("nh,nhr->nr", weighted, self.phi**lag) / at_last
         distance = np.abs(np.subtract.outer(ahead, ahead))[..., None].astype(float)
         noise = np.einsum("ng,ghr,nh->nr", weighted, self.phi**distance, weighted, optimize=True)
-        noise = noise - (keeps * root[last][:, None]) ** 2
+        noise = noise - (keeps * at_last) ** 2
         walk = ((share @ walk_cov(ahead, ahead)) * share).sum(1) - last * share.sum(1) ** 2
         steps = self.prior.q.size
         keeps, noise = np.repeat(keeps, steps, 1), np.repeat(noise, steps, 1)

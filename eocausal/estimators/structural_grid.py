@@ -156,7 +156,8 @@ def fit_grid(
     """Fit by the engine ``grid``; see :func:`~eocausal.estimators.structural.fit_structural`.
 
     Series with the same gaps before the event share one decomposition; those whose gaps few others
-    have pass through time each on their own.
+    have pass through time each on their own, and so do all if ``variance`` is (N, T), one for each
+    series.
     """
     design = build_design(outcomes.shape[1], before, controls, model)
     known = before & design.usable
@@ -165,6 +166,8 @@ def fit_grid(
     fitted = np.flatnonzero(np.isfinite(scale))
     z = np.where(seen[fitted], outcomes[fitted], 0.0) - center[fitted, None]
     z /= scale[fitted, None]
+    if variance is not None and variance.ndim == 2:
+        variance = variance[fitted]
     groups = group_by_gaps(fitted, z, seen[fitted], design, variance)
     return GridFit(model, design, outcomes, center, scale, refused, groups)
 

@@ -10,11 +10,13 @@ import xarray as xr
 from eocausal.designs import Event
 from eocausal.errors import AlignmentError, CubeError, EmptyInputError, EstimationError
 from eocausal.estimators import impact_map_run
+from eocausal.estimators.impact_looks import Looks
 from eocausal.estimators.impact_map import bsts_map
 from eocausal.estimators.impact_map_grid import grid_of
 from eocausal.estimators.impact_map_run import tiles_of
 from eocausal.estimators.impact_map_tiles import ESTIMATES, PixelStatus
 from eocausal.estimators.structural import fit_structural
+from eocausal.estimators.structural_grid import fit_grid
 from eocausal.estimators.structural_model import StructuralModel, Trend
 
 TIMES, ROWS, COLUMNS, FROM = 96, 6, 8, 66
@@ -273,6 +275,30 @@ def test_a_missing_month_is_put_back_and_seasons_are_seen_through():
     status = found.data["status"].to_numpy()
     assert (status[2:] == PixelStatus.OUTSIDE).all()
     assert found.data["estimate"].to_numpy()[:2, :4] == pytest.approx(np.full((2, 4), 2), abs=0.8)
+
+
+def test_values_of_few_looks_count_less():
+    rng = np.random.default_rng(5)
+    looks = xr.DataArray(rng.choice([1, 25], (TIMES, ROWS, COLUMNS)), dims=("time", "lat", "lon"))
+    looks[3] = 0
+    noise = rng.normal(size=looks.shape) / np.sqrt(np.maximum(looks, 1))
+    cube = xr.zeros_like(world()) + 10.0 + 0.0 * looks + noise
+    plain, known = bsts_map(cube, EVENT), bsts_map(cube, EVENT, looks=looks)
+    assert (known.data["n_before"] == FROM - 1).all()
+    errors = [float(m.data["std_error"].mean()) for m in (known, plain)]
+    assert errors[0] < 0.97 * errors[1]
+    count = pd.Series(looks.to_numpy()[:, 1, 1], DATES)
+    one = fit_grid(
+        np.where(looks > 0, cube, np.nan)[:, 1, 1][None], np.arange(TIMES) < FROM,
+        StructuralModel(), variance=Looks(count).variance().fillna(1.0).to_numpy(),
+    ).average(np.arange(TIMES) >= FROM)  # fmt: skip
+    pixel = known.data.isel(lat=1, lon=1)
+    assert float(pixel["estimate"]) == pytest.approx(one.estimate[0], rel=1e-9)
+    assert float(pixel["ci_high"]) == pytest.approx(one.ci_high[0], rel=1e-7)
+    with pytest.raises(CubeError, match="The looks have"):
+        bsts_map(cube, EVENT, looks=looks[1:])
+    with pytest.raises(EstimationError, match="share of 2"):
+        bsts_map(cube, EVENT, looks=looks, look_share=2.0)
 
 
 PROJECTED = world().rename(lat="y", lon="x")
