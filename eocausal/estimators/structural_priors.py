@@ -26,8 +26,8 @@ __all__ = [
 
 Float64 = NDArray[np.float64]
 MOST_SELECTED = 9
-PHI = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97)
-STEPS = (0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.13, 0.17, 0.23, 0.32, 0.5, 0.8, 1.3)
+PHI = (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97)
+STEPS = (0.03, 0.045, 0.06, 0.08, 0.1, 0.13, 0.17, 0.23, 0.32, 0.5, 0.8, 1.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,19 @@ class LearnedPrior:
     """Ours: autocorrelation and the walk of the level are learned from the series.
 
     The level stays where it is, or takes steps whose sd over that of the residual, q, has a
-    two-piece normal density of log q. The odds that it stays are (``even`` / n)^2 for n times
-    before the event: the longer a record, the less likely that nothing drifts. The autocorrelation
-    phi of the residual is uniform if the level stays, and falls off as exp(-phi / decay) if it
-    walks: a walk and a strong autocorrelation look alike, and the simpler is believed. Level, line
-    and season have flat priors, the variance of the residual 1/s^2. The numbers were chosen by
-    coverage and width of the 95 % interval of the average effect over truths that do not come from
-    this prior, see ``benchmarks/impact_coverage.py``: a level that walks slowly can barely be told
-    from one that stays, so that the interval is a little wide where it stays.
+    two-piece normal density of log q. The odds that it stays are ``even`` / n for n times before
+    the event: the longer a record, the less likely that nothing drifts. The autocorrelation phi of
+    the residual is uniform if the level stays, with ``negative`` times the density below zero: a
+    residual that is independent in time is then not at an edge of what is believed, where intervals
+    come out too wide. If the level walks, phi falls off as exp(-|phi| / decay) down to ``rest``: a
+    walk and some autocorrelation look alike, and the simpler is believed. Level, line and season
+    have flat priors, the variance of the residual 1/s^2.
+
+    The numbers were chosen by coverage and width of the 95 % interval of the average effect over
+    truths that do not come from this prior: ``benchmarks/interval_calibration.py`` reprints what
+    they were chosen by, ``benchmarks/impact_coverage.py`` what they give. A level that walks slowly
+    can barely be told from one that stays, so that the interval is a little wide where it stays and
+    a little narrow where it walks slowly.
 
     Attributes
     ----------
@@ -90,26 +95,41 @@ class LearnedPrior:
         Standard deviations of log q on either side of it.
     decay
         Scale on which phi falls off beside a walk.
+    rest
+        What the density of phi falls off to beside a walk, over that at zero.
+    negative
+        Density of phi below zero over that above where the level stays.
     """
 
-    even: float = 360.0
+    even: float = 850.0
     step: float = 0.07
     below: float = 0.3
-    above: float = 0.7
-    decay: float = 0.3
+    above: float = 0.55
+    decay: float = 0.05
+    rest: float = 0.03
+    negative: float = 7.0
+
+    def still(self, count: int) -> float:
+        """Return the probability that the level stays, for ``count`` times before the event."""
+        return self.even / (self.even + count)
+
+    def density(self, phi: Float64, *, walks: bool) -> Float64:
+        """Return the density of phi up to a constant, beside a level that walks or stays."""
+        if walks:
+            return np.asarray(np.exp(-np.abs(phi) / self.decay) + self.rest)
+        return np.where(phi < 0.0, self.negative, 1.0)
 
     def grid(self, count: int) -> GridPrior:
         """Return the prior on the grid, for ``count`` times before the event."""
         phi, q = np.array(PHI), np.array([0.0, *STEPS])
         wide = np.gradient(phi)
+        stays, beside = (wide * self.density(phi, walks=walks) for walks in (False, True))
         far = np.log(q[1:] / self.step)
         density = -0.5 * (far / np.where(far < 0, self.below, self.above)) ** 2
         slab = np.exp(density - density.max()) * np.gradient(np.log(q[1:]))
-        beside = wide * np.exp(-phi / self.decay)
-        still = 1.0 / (1.0 + (count / self.even) ** 2)
-        stays = still * wide / wide.sum()
+        still = self.still(count)
         walks = (1.0 - still) * np.outer(beside / beside.sum(), slab / slab.sum())
-        weight = np.column_stack([stays, walks])
+        weight = np.column_stack([still * stays / stays.sum(), walks])
         residuals = tuple(Residual(float(p)) for p in phi)
         free = np.full_like(weight, math.inf)
         return GridPrior(residuals, q, np.log(weight), 0.0, np.zeros_like(weight), math.inf, free)
