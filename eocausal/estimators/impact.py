@@ -137,13 +137,13 @@ class Impact:
             If ``kind`` is neither.
         """
         if kind == "table":
-            tables = [effect_table(self.effects, self.path.level)]
-            if len(self.by_event) > 1:
-                tables += [
-                    f"Event {name}\n{effect_table(found, self.path.level)}"
-                    for name, found in self.by_event.items()
-                ]
-            return "\n\n".join(tables)
+            tables = {" and ".join(self.by_event): self.effects}
+            tables |= self.by_event
+            unit = f" ({self.unit})" if self.unit else ""
+            return "\n\n".join(
+                f"Event {name}, {self.name}{unit}\n\n{effect_table(found, self.path.level)}"
+                for name, found in tables.items()
+            )
         if kind == "report":
             return impact_report(self)
         raise EstimationError(
