@@ -24,6 +24,13 @@ _PUBLIC = {
     "LinearOmittedVariable": "sensitivity.linear_omitted_variable",
     "InformationBounds": "sensitivity.information_bounds",
     "ImageConfounders": "sensitivity.image_confounders",
+    "PlaceboInTime": "impact_time",
+    "PlaceboInSpace": "impact_space",
+    "LeaveOneControlOut": "impact_leave_out",
+    "LeaveOneYearOut": "impact_leave_out",
+    "Drift": "impact_drift",
+    "ControlBreaks": "impact_controls",
+    "ControlReach": "impact_controls",
 }
 
 __all__ = sorted(_PUBLIC)
