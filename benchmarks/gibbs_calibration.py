@@ -33,7 +33,8 @@ from eocausal.estimators.structural_priors import CompatiblePrior
 __all__ = ["CASES", "Case", "ranks"]
 
 Float64 = NDArray[np.float64]
-TIMES, LAST, BURN, SWEEPS = 36, 28, 40, 60
+TIMES, LAST, BURN, DRAWS = 36, 28, 40, 60
+APART = 4  # sweeps from one draw to the next where precisions of residuals are learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,19 @@ def _rank(case: Case, rng: np.random.Generator, key: int) -> Float64:
         span = gaussian.span
         tails = Tails(degrees_prior(model), 2.0, np.ones(len(span)), seen[span])
     chain = Chain(gaussian, prior, tails, np.ones(TIMES), own)
-    for _ in range(BURN):
+    apart = APART if model.heavy_tails else 1
+    for _ in range(BURN * apart):
         chain.sweep(tune=True)
-    sweeps = [chain.sweep(tune=False) for _ in range(SWEEPS)]
-    unknown = Convergence(np.nan, "", np.nan, BURN, SWEEPS, agreed=False)
+    sweeps = [chain.sweep(tune=False) for _ in range(DRAWS * apart)][::apart]
+    unknown = Convergence(np.nan, "", np.nan, BURN, DRAWS, agreed=False)
     found = Chains(
         sweeps, np.ones(controls), unknown, np.zeros(TIMES), LAST - 1, np.ones(TIMES),
         prior.ratios, (2, key),
     )  # fmt: skip
-    drawn = found.paths(SWEEPS).replicate[:, LAST:].mean(1)
-    number = found.parameters(SWEEPS)[case.number].reshape(SWEEPS, -1)[:, 0]
+    drawn = found.paths(DRAWS).replicate[:, LAST:].mean(1)
+    number = found.parameters(DRAWS)[case.number].reshape(DRAWS, -1)[:, 0]
     out = [(drawn < y[LAST:].mean()).mean(), (number < truth).mean()]
-    return np.asarray(out) + rng.random(2) / SWEEPS
+    return np.asarray(out) + rng.random(2) / DRAWS
 
 
 def _world(

@@ -96,9 +96,9 @@ class GibbsFit:
     def inclusion(self) -> Float64:
         """Return (N, K) the probability that each control is in the model."""
         out = np.full((len(self.outcomes), self.controls.shape[1]), np.nan)
-        for row in np.flatnonzero(np.isfinite(self.scale)):
+        for row in np.flatnonzero(np.isfinite(self.scale)).tolist():
             if row not in self._shares:
-                self._chains(int(row), DRAWS, self.seed, 0)
+                self._chains(row, DRAWS, self.seed, 0)
             out[row] = self._shares[row]
         return out
 

@@ -109,7 +109,7 @@ def series(times=150, last=110, seed=0):
         (StructuralModel(), Engine.GRID),
         (StructuralModel(season=(6, 4), prior=R), Engine.COLLAPSED),
         (StructuralModel(season=6, trend=Trend.LOCAL_LINEAR), Engine.COLLAPSED),
-        (StructuralModel(trend=Trend.SEMI_LOCAL, season=6, prior=R), Engine.COLLAPSED),
+        (StructuralModel(trend=Trend.SEMI_LOCAL, season=6), Engine.COLLAPSED),
     ],
 )
 def test_engines_agree_with_gaps_and_selection(model, other):
