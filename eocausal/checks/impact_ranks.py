@@ -138,7 +138,7 @@ def judge(rank: PlaceboRank, claimed: bool, alpha: float) -> tuple[Verdict, str]
             return Verdict.WARN, wider
         if rank.p_scaled <= alpha:
             return Verdict.WARN, f"{wider} The effect stands out from the placebos all the same."
-        return Verdict.FAIL, f"{wider} With these no effect is shown."
+        return Verdict.FAIL, f"{wider} With these the effect does not stand out."
     if not claimed:
         return Verdict.PASS, "No effect is claimed, so that none has to stand out."
     if rank.at_least and rank.p_value > alpha:
