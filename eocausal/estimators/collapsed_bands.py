@@ -28,7 +28,7 @@ from scipy.signal import lfilter
 
 from eocausal.estimators.collapsed_parts import Level, Part, Slope
 
-__all__ = ["Bands", "Factor", "Layout", "Ratios", "bands_of"]
+__all__ = ["Bands", "Factor", "Layout", "Ratios", "bands_of", "solve_one"]
 
 Float64 = NDArray[np.float64]
 LOSS = 1e-7  # most of a log likelihood that rounding may cost before D is left out
@@ -119,12 +119,15 @@ class Factor:
         )
         return np.asarray(out.T.reshape(len(u), self.rows, -1))
 
-    def solve_some(self, u: Float64, row: int, *, transposed: bool = False) -> Float64:
-        """Return L^-1 u, or L'^-1 u, of u (columns, n) for the factor of one row."""
-        n = u.shape[1]
-        own = self.banded[row * n : (row + 1) * n]
-        out, _ = lapack.dtbtrs(own.T, u.T, uplo="L", trans="T" if transposed else "N")
-        return np.asarray(out.T)
+    def each(self) -> list[Float64]:
+        """Return the factor of each row, in banded form."""
+        return np.split(self.banded, self.rows)
+
+
+def solve_one(banded: Float64, u: Float64, *, transposed: bool = False) -> Float64:
+    """Return L^-1 u, or L'^-1 u, of u (columns, n) for one factor."""
+    out, _ = lapack.dtbtrs(banded.T, u.T, uplo="L", trans="T" if transposed else "N")
+    return np.asarray(out.T)
 
 
 class Bands:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from eocausal.estimators.collapsed_bands import Layout, Ratios
+from eocausal.estimators.collapsed_bands import Layout, Ratios, solve_one
 from eocausal.estimators.collapsed_group import Group
 from eocausal.estimators.collapsed_importance import Sample
 from eocausal.estimators.collapsed_model import Stratum
@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.intp]
 NORMAL = 1e8  # degrees of freedom of a t that is a normal
 NEGLIGIBLE = 1e-10
-BLOCK = 64  # draws made together: what they need fits the processor's cache
+BLOCK = 100  # draws made together: what they need fits the processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +60,8 @@ class Posterior:
         (T,) prior mean of the level.
     effective
         Equally weighted points that the sample is worth.
+    factors
+        Cholesky factors at the points, where they were held.
     """
 
     group: Group
@@ -74,6 +76,7 @@ class Posterior:
     weight: Float64
     offset: Float64
     effective: float
+    factors: tuple[Float64, ...]
 
     @classmethod
     def of(
@@ -95,6 +98,7 @@ class Posterior:
         return cls(
             group, row, layout, Ratios(*fields), np.concatenate([own for _, own in points])[live],
             gram, ssr, to_y, own, share / share.sum(), offset, effective,
+            tuple(group.held[at] for at in np.flatnonzero(live)) if group.held else (),
         )  # fmt: skip
 
     def inclusion(self) -> Float64:
@@ -295,9 +299,12 @@ def _solve(posterior: Posterior, point: Int64, filtered: Float64) -> None:
     used, back = np.unique(point, return_inverse=True)
     order = np.argsort(back.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(back.ravel()))
-    factor, gaps = group.gap_columns(posterior.ratios.take(used))
+    if posterior.factors:
+        factors, gaps = [posterior.factors[at] for at in used], None
+    else:
+        factors, gaps = group.factors(posterior.ratios.take(used))
     for row, members in enumerate(np.split(order, ends[:-1])):
-        inner = factor.solve_some(filtered[members], row)
+        inner = solve_one(factors[row], filtered[members])
         if gaps is not None:
             inner = inner - (inner @ gaps[row].T) @ gaps[row]
-        filtered[members] = factor.solve_some(inner, row, transposed=True)
+        filtered[members] = solve_one(factors[row], inner, transposed=True)

@@ -25,6 +25,7 @@ __all__ = ["Columns", "Group", "Sums"]
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.intp]
+HELD = 20_000  # numbers in a factor that is held
 AT_ONCE = 150_000  # numbers in the banded matrices factored together
 
 
@@ -84,10 +85,6 @@ class Sums:
     log_det: Float64
     gram: Float64
 
-    def take(self, rows: Int64) -> Sums:
-        """Return some rows."""
-        return Sums(self.log_det[rows], self.gram[rows])
-
 
 class Group:
     """Series with values at the same times.
@@ -131,17 +128,13 @@ class Group:
         self.df = float(self.count - columns.flat - (0 if scale_known else lost))
         self.slope = int(columns.long_run is not None)
         self.prior_log_det = columns.log_det()
+        self.alone = len(values) == 1 and not self.missing.size and bands.basis.shape[1] < HELD
+        self.held: list[Float64] = []  # factors of a single series at its points, for its draws
 
     @property
     def dims(self) -> int:
         """Number of columns of [X, y]."""
         return self.slope + len(self.x) + 1
-
-    def sums(self, ratios: Ratios, series: Int64) -> Sums:
-        """Return sums of some series at points, a row each."""
-        factor, solved, log_det = self.whitened(ratios, self.y[series])
-        gram = solved.transpose(1, 0, 2) @ solved.transpose(1, 2, 0)
-        return Sums(factor.log_det + log_det + self.log_root, gram)
 
     def near(self, ratios: Ratios, weights: Float64) -> tuple[Float64, Float64]:
         """Return covariances of a weighted sum with the values, filtered, and its variance.
@@ -199,13 +192,13 @@ class Group:
         rest = rest - (rest @ explained.swapaxes(1, 2)) @ explained
         return factor, rest.swapaxes(0, 1), log_det
 
-    def gap_columns(self, ratios: Ratios) -> tuple[Factor, Float64 | None]:
-        """Return the factor and (rows, missing, n) an orthonormal basis of L^-1 D E."""
+    def factors(self, ratios: Ratios) -> tuple[list[Float64], Float64 | None]:
+        """Return the factor of each row and (rows, missing, n) an orthonormal basis of L^-1 D E."""
         factor = self.bands.factor(ratios)
         if not self.missing.size:
-            return factor, None
+            return factor.each(), None
         solved = factor.solve(self.bands.autocorrelated(self.gaps, ratios))
-        return factor, _orthonormal(solved)[0]
+        return factor.each(), _orthonormal(solved)[0]
 
     def sampled(
         self, ratios: Ratios, own: Float64, series: Int64, *, keep: bool
@@ -230,6 +223,8 @@ class Group:
         sums = Sums(factor.log_det + log_det + self.log_root, gram[:, :m, :m])
         density, ssr = self.densities(sums, own)
         total = np.asarray(special.logsumexp(density, axis=1))
+        if keep and self.alone:
+            self.held.extend(factor.each())
         if variance is None:
             return total, np.zeros((len(own), 0))
         left = (variance - gram[:, m, m])[:, None]

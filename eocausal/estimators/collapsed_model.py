@@ -40,7 +40,7 @@ Float64 = NDArray[np.float64]
 WANDER, CHANGE, RETURN = 1.0, 0.05, 0.03
 VAGUE = 1e4  # variance of starts over that of the residual
 RANGE, BEYOND = 12.0, 0.3
-PHI = (-0.05, 0.99)  # the cells 0 to 0.97 of the grid, with half a cell on either side
+PHI = (-0.35, 0.99)  # the cells -0.3 to 0.97 of the grid, with half a cell on either side
 
 
 class Believed(Protocol):
@@ -140,25 +140,29 @@ class LogNormal:
 
 
 @dataclass(frozen=True, slots=True)
-class Falling:
-    """An autocorrelation between bounds with density exp(-phi / decay); x is its logit."""
+class Autocorrelation:
+    """An autocorrelation of the residual under our prior, of which x is the logit in its range."""
 
-    decay: float = math.inf
-    box: tuple[float, float] = (-2.5, 2.5)
-    least: float = 0.0
+    prior: LearnedPrior
+    walks: bool
+    box: tuple[float, float] = (-2.0, 2.5)
+    least: float = 0.2
 
     def value(self, x: Float64) -> Float64:
         """Return phi."""
-        return PHI[0] + (PHI[1] - PHI[0]) / (1.0 + np.exp(-x))
+        return np.asarray(PHI[0] + (PHI[1] - PHI[0]) * special.expit(x))
 
     def log_density(self, x: Float64) -> Float64:
         """Return the log density."""
-        low, high = PHI
-        total = high - low
-        if math.isfinite(self.decay):
-            total = self.decay * (math.exp(-low / self.decay) - math.exp(-high / self.decay))
-        turned = -np.logaddexp(0.0, -x) - np.logaddexp(0.0, x)
-        return np.asarray(turned - self.value(x) / self.decay + math.log((high - low) / total))
+        density = self.prior.density(self.value(x), walks=self.walks)
+        turned = special.log_expit(x) + special.log_expit(-x)
+        return np.asarray(np.log(density) + turned - math.log(self._mean()))
+
+    def _mean(self) -> float:
+        """Return the mean of the density over its range."""
+        middle = (np.arange(8000) + 0.5) / 8000
+        phi = PHI[0] + (PHI[1] - PHI[0]) * middle
+        return float(self.prior.density(phi, walks=self.walks).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,12 +290,13 @@ def _learned(prior: LearnedPrior, layout: Layout, count: int) -> list[Stratum]:
     if layout.returning is not None:
         rest["slope"] = LogNormal(RETURN)
         rest["rho"] = Stationary()
-    still = 1.0 / (1.0 + (count / prior.even) ** 2)
+    still = prior.still(count)
     walks: dict[str, Believed] = {
-        "phi": Falling(prior.decay),
+        "phi": Autocorrelation(prior, walks=True),
         "part 0": LogNormal(prior.step, prior.below, prior.above),
     }
+    stays: dict[str, Believed] = {"phi": Autocorrelation(prior, walks=False)}
     return [
         Stratum(walks | rest, len(layout.parts), math.log1p(-still)),
-        Stratum({"phi": Falling()} | rest, len(layout.parts), math.log(still)),
+        Stratum(stays | rest, len(layout.parts), math.log(still)),
     ]

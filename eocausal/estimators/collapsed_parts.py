@@ -145,15 +145,15 @@ class Dummies:
         return self._forward(self._backward(np.add.reduceat(v, first, axis=1)))[:, blocks]
 
     def _backward(self, v: Float64) -> Float64:
-        summed = self._strided(v[:, ::-1])[:, ::-1]
-        out = summed.copy()
-        out[:, :-1] -= summed[:, 1:]
+        out = self._strided(v[:, ::-1])[:, ::-1]
+        np.subtract(out[:, :-1], out[:, 1:], out=out[:, :-1])
         return out
 
     def _forward(self, z: Float64) -> Float64:
-        shock = np.zeros_like(z)
-        shock[:, 1:] = z[:, 1:]
-        shock[:, 2:] -= z[:, 1:-1]
+        shock = np.empty_like(z)
+        shock[:, 0] = 0.0
+        shock[:, 1:2] = z[:, 1:2]
+        np.subtract(z[:, 2:], z[:, 1:-1], out=shock[:, 2:])
         return self._strided(shock)
 
     def _strided(self, z: Float64) -> Float64:

@@ -24,10 +24,12 @@ def drift(layout: Layout, ratios: Ratios) -> Float64:
 
 def state_spread(layout: Layout, ratios: Ratios, v: Float64) -> Float64:
     """Return (rows, T) the covariance of all states' sum, times v (rows, T)."""
-    out = np.zeros_like(v)
-    for at, (part, start) in enumerate(zip(layout.parts, starts_of(layout), strict=True)):
-        out += ratios.parts[:, at, None] * part.spread(v)
-        out += ratios.start[:, None] * ((v @ start) @ start.T)
+    starts = np.concatenate(starts_of(layout), 1)
+    out: Float64 = (ratios.start[:, None] * (v @ starts)) @ starts.T
+    for at, part in enumerate(layout.parts):
+        own = part.spread(v)
+        own *= ratios.parts[:, at, None]
+        out += own
     if layout.returning is not None:
         trend = Returning(ratios.rho)
         rows = len(ratios)
