@@ -34,7 +34,7 @@ __all__ = ["CASES", "Case", "ranks"]
 
 Float64 = NDArray[np.float64]
 TIMES, LAST, BURN, DRAWS = 36, 28, 40, 60
-APART = 4  # sweeps from one draw to the next where precisions of residuals are learned
+APART = 4  # sweeps from one draw to the next where these depend on each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _rank(case: Case, rng: np.random.Generator, key: int) -> Float64:
         span = gaussian.span
         tails = Tails(degrees_prior(model), 2.0, np.ones(len(span)), seen[span])
     chain = Chain(gaussian, prior, tails, np.ones(TIMES), own)
-    apart = APART if model.heavy_tails else 1
+    apart = APART if model.heavy_tails or not ours else 1
     for _ in range(BURN * apart):
         chain.sweep(tune=True)
     sweeps = [chain.sweep(tune=False) for _ in range(DRAWS * apart)][::apart]

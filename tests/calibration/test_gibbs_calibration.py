@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-SERIES = 200
+SERIES = 100
 
 
 @pytest.fixture(scope="module")
