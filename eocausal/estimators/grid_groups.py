@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 CHUNK = 300_000  # numbers of an array over series, cells and sets
-FEW_SERIES = 40  # a decomposition takes as long as passes of about so many series
+FEW_SERIES = 1  # for each residual, and one more: passes that take as long as its decomposition
 FEW_PATTERNS = 3
 
 
@@ -226,7 +226,7 @@ def group_by_gaps(
     packed = np.packbits(observed, axis=1)
     _, back, count = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
     back = back.ravel()
-    rare = count < FEW_SERIES
+    rare = count < FEW_SERIES * (1 + len(design.prior.residuals))
     if rare.sum() <= FEW_PATTERNS or any(r.season_sd > 0 for r in design.prior.residuals):
         rare = np.zeros_like(rare)
     groups: list[SharedGaps | OwnGaps] = []

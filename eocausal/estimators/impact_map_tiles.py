@@ -212,7 +212,7 @@ def _read(values: xr.DataArray) -> Float64:
     import dask
 
     with dask.config.set(scheduler="synchronous"):
-        loaded = values.load() if values.chunks is None else values.compute()
+        loaded = values.compute()  # load() would keep every tile with its job
     flat = loaded.to_numpy().reshape(len(loaded), -1).astype(float)
     return np.where(np.isfinite(flat), flat, np.nan)
 
