@@ -242,7 +242,7 @@ def test_leaving_out_the_year_that_decides():
     found = bsts(y, EVENT, sites.iloc[:, :2], draws=20)
     result = LeaveOneYearOut().run(found)
     assert result.verdict is Verdict.FAIL
-    assert result.table["without"].iloc[0] == "2018"
+    assert set(result.table["without"].iloc[:2]) == {"2018", "2019"}
     assert "2018" in result.values["significance_hangs_on"]
     assert result.table["side"].value_counts().to_dict() == {"before": 13, "after": 2}
     gone = y.where(DATES.year != 2010)
@@ -251,7 +251,7 @@ def test_leaving_out_the_year_that_decides():
     assert row["estimate"] == pytest.approx(again, abs=0.06)
     assert LeaveOneYearOut().run(FOUND).verdict is Verdict.PASS
     rows = bsts(y.reset_index(drop=True), EventRow(FIRST), draws=20)
-    assert LeaveOneYearOut().run(rows).table["without"].iloc[0] == "156"
+    assert set(LeaveOneYearOut().run(rows).table["without"].iloc[:2]) == {"156", "168"}
     year = pd.Series(y.to_numpy()[:12], DATES[:12])
     with pytest.raises(OneClusterError, match="one year"):
         LeaveOneYearOut().run(bsts(year, Event("2005-10"), draws=20))
