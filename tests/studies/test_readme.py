@@ -10,9 +10,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 import yaml
 
 import eocausal as eo
+from eocausal.simulate.coast import simulate_coast, write_coast
 from eocausal.simulate.world import WorldConfig, render_world
 from eocausal.studies.encoders import cards_of, encoder_of, network_of
 from eocausal.studies.load import load_study, read_ingestion
@@ -27,8 +29,8 @@ def block(language, number=0):
 
 
 def test_every_block_is_tested():
-    assert len(re.findall(r"```yaml\n", README)) == 3
-    assert len(re.findall(r"```python\n", README)) == 5
+    assert len(re.findall(r"```yaml\n", README)) == 4
+    assert len(re.findall(r"```python\n", README)) == 7
 
 
 def test_study_that_ingests_is_valid(tmp_path):
@@ -160,3 +162,43 @@ def test_every_public_name_exists_and_is_documented():
     for name in eo.checks.__all__:
         assert getattr(eo.checks, name).__doc__, name
     assert len(eo.__all__) <= 120
+
+
+@pytest.fixture(scope="module")
+def coast(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coast")
+    data = simulate_coast(WorldConfig(seed=5).coast, np.random.default_rng(5))
+    write_coast(data, folder / "kd490_monthly.nc")
+    return folder
+
+
+def test_python_about_an_event_runs(tmp_path, coast, monkeypatch, capsys):
+    data = xr.open_dataset(coast / "kd490_monthly.nc")
+    zones = {name: data["kd490"].where(data["zone"] == at).mean(("lat", "lon")).to_series()
+             for name, at in (("kd490", 1), ("other_bay", 2))}  # fmt: skip
+    sea = pd.DataFrame(zones)
+    sea["temperature"] = np.random.default_rng(0).normal(28.0, 1.0, len(sea))
+    monkeypatch.chdir(tmp_path)
+    made = {"sea": sea}
+    exec(block("python", 5), made)
+    said = capsys.readouterr().out
+    assert "CheckResult(" in said
+    assert "break" in said
+    true = WorldConfig().coast.effect
+    effects = made["impact"].effects.row()
+    assert effects["effect_low"] < true < effects["effect_high"]
+    assert (tmp_path / "impact.png").exists()
+
+
+@pytest.mark.slow
+def test_python_that_maps_an_event_runs(coast, monkeypatch, capsys):
+    monkeypatch.chdir(coast)
+    exec(block("python", 6), {})
+    assert "pixels" in capsys.readouterr().out
+    assert (coast / "effects.tif").exists()
+
+
+def test_study_of_an_event_is_valid(coast):
+    path = coast / "port.yaml"
+    path.write_text(block("yaml", 3), encoding="utf-8")
+    assert load_study(path).event.when == "2015-06"
