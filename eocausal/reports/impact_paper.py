@@ -151,7 +151,7 @@ def _p_value(facts: PaperFacts) -> str:
     return text + (
         ". That is not the p-value of the mean: errors of single times partly cancel in it. Their "
         f"joint covariance gives the mean a standard error of {format_number(joint)}, and on the "
-        f"model's own terms p is {_p(as_float(record['p_value']))}. These terms are too narrow, as "
+        f"model's own terms p {_p(as_float(record['p_value']))}. These terms are too narrow, as "
         "the next paragraphs say."
     )
 
@@ -174,7 +174,8 @@ def _placebos(facts: PaperFacts) -> str:
     if found:
         parts.append(
             f"With the same number of times after each, {found['count']} pretended events fit into "
-            f"the record before the real one, and {found['as_far']} of them are as far from zero: "
+            f"the record before the real one, and {found['as_far'] or 'none'} of them "
+            f"{'is' if found['as_far'] == 1 else 'are'} as far from zero: "
             f"p = {found['p_value']:.3f}. Their windows overlap, so that they are worth "
             f"{found['worth']:.1f} independent ones, and p = {found['p_worth']:.2f} is the honest "
             "number."
@@ -270,8 +271,6 @@ def _record(facts: PaperFacts) -> str:
             f"By BIC {row['series']} breaks from {month_words(row['after'])} on, at "
             f"{row['declared']}; against red noise that is no break."
         )
-    if parts:
-        parts.append("The published study does not look at the dates of sensors.")
     return " ".join(parts)
 
 

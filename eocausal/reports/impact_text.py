@@ -261,12 +261,13 @@ def break_words(
     if quiet:
         said.append(f"No break against red noise in {joined(quiet, 6)}.")
     for control in broken:
-        dates = joined(
-            [f"{b['after']} ({b['first']} to {b['last']})" for b in control["breaks"]], 6
-        )
+        every = [
+            f"{month_words(b['after'])} ({month_words(b['first'])} to {month_words(b['last'])})"
+            for b in control["breaks"]
+        ]
         said.append(
-            f"The control {control['name']} breaks as well, from {dates} on: a control that steps "
-            "by itself moves the prediction."
+            f"The control {control['name']} breaks as well, from {joined(every, 6)} on: a control "
+            "that steps by itself moves the prediction."
         )
     said += _sensor_words(found)
     said += _by_bic(found)
@@ -336,7 +337,11 @@ def _sensor_words(found: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         for row in item["coincide"]:
             if row["declared"]:
-                how = "at" if row["within"] == "tolerance" else "no further than its interval from"
+                how = (
+                    "at"
+                    if row["within"] == "tolerance"
+                    else "no further than its interval reaches from"
+                )
                 said.append(
                     f"The break of {item['name']} from {month_words(row['after'])} on lies {how} "
                     f"a change of the record: {row['declared']}. An instrument explains it as well."

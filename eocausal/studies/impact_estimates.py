@@ -181,7 +181,8 @@ def fit_likelihood(
     short = model.trend.value, f"season {season}" if season else "", parts[-1] if names else ""
     return (
         found, f"unobserved components: {', '.join(parts)}; {how}",
-        f"{', '.join([SHORT[short[0]], *filter(None, short[1:])])}; maximum likelihood",
+        f"{', '.join([SHORT[short[0]], *filter(None, short[1:])])}; "
+        + ("maximum likelihood" if given is None else "given parameters"),
     )  # fmt: skip
 
 

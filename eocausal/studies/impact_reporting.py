@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["impact_report_content", "report"]
 
+LEAST_AREA = 0.01
+"""Classes with less in every year, in km2, are not printed."""
+
 
 def report(space: ImpactSpace, progress: Advance) -> list[str]:
     """Write ``figures/`` and ``report.html``."""
@@ -265,8 +268,8 @@ def _land(space: ImpactSpace) -> LandCover | None:
     areas = pd.DataFrame(kept["areas"]).set_index("year")
     tables = [(t["caption"], pd.DataFrame(t["rows"])) for t in kept["tables"]]
     return LandCover(
-        areas=areas.loc[:, areas.max() > 0], followed=kept["followed"], words=kept["words"],
-        tables=tables,
+        areas=areas.loc[:, areas.max() >= LEAST_AREA], followed=kept["followed"],
+        words=kept["words"], tables=tables,
     )  # fmt: skip
 
 
