@@ -24,15 +24,23 @@ MODELS = {
     "default with line": StructuralModel(season=12, trend=Trend.LINE),
     "CausalImpact, no season": StructuralModel(prior=CompatiblePrior()),
 }
-ZONES = {"Control 1998-2024": ("Control", 324), "Impact until 2019-04": ("Impact", 256)}
+ZONES = {
+    "Control 1998-2024": ("Control", 324, False),
+    "Impact until 2019-04": ("Impact", 256, False),
+    "Impact, 3 controls": ("Impact", 256, True),
+}
 
 
-def windows(y: np.ndarray, horizon: int, step: int, model: StructuralModel) -> np.ndarray:
+def windows(
+    y: np.ndarray, horizon: int, step: int, model: StructuralModel, x: np.ndarray | None = None
+) -> np.ndarray:
     """Estimate over its error in each window that leaves zero out or not: (windows, 2)."""
     found = []
     for start in range(len(y) - horizon, FIRST - 1, -step):
         before = np.arange(start + horizon) < start
-        at = fit_structural(y[None, : start + horizon], before, model).average(~before)
+        controls = None if x is None else x[: start + horizon]
+        fit = fit_structural(y[None, : start + horizon], before, model, controls=controls)
+        at = fit.average(~before)
         outside = not at.ci_low[0] <= 0.0 <= at.ci_high[0]
         found.append((at.estimate[0], float(outside)))
     return np.array(found)
@@ -43,12 +51,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/morowali"))
     parser.add_argument("--step", type=int, default=6)
     chosen = parser.parse_args()
-    for label, (zone, last) in ZONES.items():
+    control = pd.read_csv(chosen.data / "Control_Zone_Kd490_Temp_Sal.csv")
+    known = control[["Kd490", "Temperature", "Salinity"]].to_numpy()
+    for label, (zone, last, beside) in ZONES.items():
         table = pd.read_csv(chosen.data / f"{zone}_Zone_Kd490_Temp_Sal.csv")
         y = table["Kd490"].to_numpy()[:last]
         for horizon in (24, 36, 68):
             for name, model in MODELS.items():
-                found = windows(y, horizon, chosen.step, model)
+                found = windows(y, horizon, chosen.step, model, known[:last] if beside else None)
                 apart = (last - FIRST) // horizon
                 print(
                     f"{label:22s}{horizon:3d} months  {name:25s}"
