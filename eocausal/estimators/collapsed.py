@@ -20,7 +20,7 @@ from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_design import Design, build_design, harmonics
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior
-from eocausal.estimators.structural_result import AverageEffects
+from eocausal.estimators.structural_result import AverageEffects, ReadyDraws
 
 __all__ = ["CollapsedFit", "fit_collapsed"]
 
@@ -96,6 +96,12 @@ class CollapsedFit:
         OutcomeError
             If the series was refused.
         """
+        return self.path_draws(series, draws=draws, seed=seed, key=key).all()
+
+    def path_draws(
+        self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0
+    ) -> ReadyDraws:
+        """Prepare the draws of :meth:`paths`; the times to learn from are drawn when asked for."""
         posterior = self.posteriors[series] if series < len(self.posteriors) else None
         if posterior is None:
             raise OutcomeError(
@@ -105,7 +111,9 @@ class CollapsedFit:
             )
         center = self.center[series] + self.scale[series] * posterior.offset
         scale = np.where(self.usable, self.scale[series], np.nan)
-        return draw_paths(posterior, draws=draws, seed=seed, key=key, center=center, scale=scale)
+        return ReadyDraws(
+            draw_paths(posterior, draws=draws, seed=seed, key=key, center=center, scale=scale)
+        )
 
 
 def fit_collapsed(

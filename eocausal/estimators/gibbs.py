@@ -18,7 +18,7 @@ from eocausal.estimators.gibbs_run import CHAINS, Chains, run_chains
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior
-from eocausal.estimators.structural_result import AverageEffects
+from eocausal.estimators.structural_result import AverageEffects, ReadyDraws
 
 __all__ = ["DRAWS", "GibbsFit", "fit_gibbs"]
 
@@ -124,6 +124,12 @@ class GibbsFit:
         return Paths(
             self._raw(series, paths.expected) * usable, self._raw(series, paths.replicate) * usable
         )
+
+    def path_draws(
+        self, series: int, *, draws: int = DRAWS, seed: int = 0, key: int = 0
+    ) -> ReadyDraws:
+        """Return the draws of :meth:`paths`: all times, as chains draw them together."""
+        return ReadyDraws(self.paths(series, draws=draws, seed=seed, key=key))
 
     def convergence(
         self, series: int, *, draws: int = DRAWS, seed: int = 0, key: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +18,21 @@ from eocausal.effects import EffectPath
 from eocausal.errors import EstimationError, OutcomeError
 from eocausal.estimators.impact_alignment import Aligned, align
 from eocausal.estimators.impact_calendar import plain_times
+from eocausal.estimators.impact_draws import ImpactDraws
 from eocausal.estimators.impact_held_out import HeldOut
 from eocausal.estimators.impact_input import series_of, table_of
 from eocausal.estimators.impact_looks import Looks
-from eocausal.estimators.impact_predictive import FitChecks, check_fit
+from eocausal.estimators.impact_predictive import FitChecks
 from eocausal.estimators.impact_record import impact_record
 from eocausal.estimators.impact_report import impact_report
-from eocausal.estimators.impact_summary import ImpactSummary, summarise
+from eocausal.estimators.impact_summary import ImpactSummary
 from eocausal.estimators.impact_transforms import Transform
 from eocausal.estimators.impact_windows import EventRow
 from eocausal.estimators.impact_words import effect_table
-from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_priors import CompatiblePrior
-from eocausal.estimators.structural_result import StructuralFit
+from eocausal.estimators.structural_result import SeriesDraws, StructuralFit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,18 +71,18 @@ class ImpactRequest:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Impact:
     """What an event did to a series, and how that was found.
+
+    ``path``, ``expected``, ``fit_checks`` and ``notes`` are computed when first asked for.
 
     Attributes
     ----------
     request
         What was asked.
-    path
-        Observed values against draws of what would have been, residual included.
-    expected
-        (draws, T) the same draws without the residual; with a transform, as they are in the path.
+    draws
+        Draws of what would have been.
     effects
         Average, cumulative and relative effects over all counted times.
     inclusion
@@ -92,8 +93,6 @@ class Impact:
         Effects over the window of each event, by its date.
     before
         (T,) True for times learned from.
-    fit_checks
-        Whether the model could have made the series before the event.
     step
         What one step of the calendar is, in words.
     said
@@ -101,17 +100,30 @@ class Impact:
     """
 
     request: ImpactRequest
-    path: EffectPath
-    expected: Float64
+    draws: ImpactDraws
     effects: ImpactSummary
     inclusion: pd.Series
     model: StructuralModel
     engine: Engine
     by_event: dict[str, ImpactSummary]
     before: NDArray[np.bool_]
-    fit_checks: FitChecks
     step: str = "row"
     said: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> EffectPath:
+        """Observed values against draws of what would have been, residual included."""
+        return self.draws.path
+
+    @property
+    def expected(self) -> Float64:
+        """(draws, T) the same draws without the residual; with a transform, as in the path."""
+        return self.draws.told.expected
+
+    @cached_property
+    def fit_checks(self) -> FitChecks:
+        """Whether the model could have made the series before the event."""
+        return self.draws.fit_checks(seasonal=bool(self.model.seasons))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -141,7 +153,7 @@ class Impact:
             tables |= self.by_event
             unit = f" ({self.unit})" if self.unit else ""
             return "\n\n".join(
-                f"Event {name}, {self.name}{unit}\n\n{effect_table(found, self.path.level)}"
+                f"Event {name}, {self.name}{unit}\n\n{effect_table(found, self.request.level)}"
                 for name, found in tables.items()
             )
         if kind == "report":
@@ -284,47 +296,30 @@ def _fitted(data: Aligned, part: slice, model: StructuralModel, seed: int) -> St
     return fit
 
 
-def _drawn(fit: StructuralFit, request: ImpactRequest) -> tuple[Paths, Float64, tuple[str, ...]]:
+def _drawn(
+    fit: StructuralFit, request: ImpactRequest
+) -> tuple[SeriesDraws, Float64, tuple[str, ...]]:
     """Return draws, inclusion, and what the engine warned of (chains that do not agree)."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        paths = fit.paths(0, draws=request.draws, seed=request.seed)
+        drawn = fit.path_draws(0, draws=request.draws, seed=request.seed)
         inclusion = np.clip(fit.inclusion()[0], 0.0, 1.0)
     for item in caught:
         if item.category is not UserWarning:
             warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
     texts = [str(item.message) for item in caught if item.category is UserWarning]
     said = dict.fromkeys(text.replace(" of series 0", "") for text in texts)
-    return paths, inclusion, tuple(said)
+    return drawn, inclusion, tuple(said)
 
 
 def _told(request: ImpactRequest, data: Aligned, part: slice, fit: StructuralFit) -> Impact:
-    """Draw paths, turn them back to the scale of the outcome, and say what they say."""
-    paths, inclusion, warned = _drawn(fit, request)
-    shape = (request.draws, len(data.y))
-    expected, replicate = (np.full(shape, np.nan) for _ in range(2))
-    expected[:, part], replicate[:, part] = paths.expected, paths.replicate
+    """Draw what would have been after the event, and say what the draws say."""
+    drawn, inclusion, warned = _drawn(fit, request)
     compatible = isinstance(request.model.prior, CompatiblePrior)
-    checks = check_fit(
-        data.modelled, expected, replicate, data.windows.before, period=data.regular.period,
-        variance=data.variance, seasonal=bool(request.model.seasons), learned=not compatible,
-        times=data.regular.times,
-    )  # fmt: skip
-    if request.transform is not None:
-        replicate = request.transform.back(replicate)
-        expected = replicate
-    path = EffectPath(data.regular.times, data.y, replicate, data.windows.post, request.level)
-    effects = summarise(path, expected, compatible=compatible)
-    by_event = {data.windows.names[0]: effects}
-    if len(data.windows.names) > 1:
-        each = zip(data.windows.names, data.windows.each, strict=True)
-        by_event = {
-            name: summarise(replace(path, post=mask), expected, compatible=compatible, event=name)
-            for name, mask in each
-        }
+    draws = ImpactDraws(drawn, data, part, request.transform, request.level, compatible)
+    effects, by_event = draws.effects()
     names = [] if data.controls is None else list(data.controls.columns)
     return Impact(
-        request, path, expected, effects,
-        pd.Series(inclusion, index=names, dtype=float), request.model, fit.engine,
-        by_event, data.windows.before, checks, data.regular.step, (*data.notes, *warned),
+        request, draws, effects, pd.Series(inclusion, index=names, dtype=float), request.model,
+        fit.engine, by_event, data.windows.before, data.regular.step, (*data.notes, *warned),
     )  # fmt: skip

@@ -92,7 +92,7 @@ def align(
         for column in table.columns:
             x = table[column].to_numpy(dtype=float)
             notes += check_units(f"Control {column}", x, regular.times, before, post)
-        check_controls(table, y, before, (modelled,))
+        check_controls(table, y, before, () if transform is None else (modelled,))
         notes += _gaps(table, y, before, post)
         here = pd.Series(y, index=regular.times, name=outcome.name)
         notes += notes_on_units(here, table, before, _units(outcome, controls))

@@ -23,7 +23,7 @@ __all__ = ["RegularTimes", "plain_times", "regular_times", "time_label"]
 Int64 = NDArray[np.int64]
 MOST_ADDED = 4  # times as many steps as there are values
 IN_MONTH: dict[tuple[int, ...], str] = {(1, 11, 21): "dekad", (1, 16): "half-month"}
-FREQUENCIES = {"year": "Y", "quarter": "Q", "month": "M"}
+MONTHS = {"year": 12, "quarter": 3, "month": 1}
 IN_YEAR = {"year": None, "quarter": 4.0, "month": 12.0}
 NEAR = 0.1  # of a step, not worth a word
 SHORT = 0.5  # of a step: nearer than this are two values in one step
@@ -65,16 +65,22 @@ class RegularTimes:
         Years, quarters and months are told by themselves, whatever the day; days may be off by a
         quarter of a step.
         """
-        frequency = FREQUENCIES.get(self.step)
+        months = MONTHS.get(self.step)
         if not isinstance(self.times, pd.DatetimeIndex) or not isinstance(other, pd.DatetimeIndex):
             return np.asarray(self.times.get_indexer(other), dtype=np.int64)
-        if frequency is not None:
-            own = self.times.to_period(frequency)
-            return np.asarray(own.get_indexer(other.to_period(frequency)), dtype=np.int64)
+        if months is not None and len(self.times):
+            own = _months(self.times) // months
+            place = _months(other) // months - own[0]  # no step is left out
+            return np.where((place >= 0) & (place < len(own)), place, -1)
         if len(self.times) < 2:
             return np.asarray(self.times.get_indexer(other), dtype=np.int64)
         gap = (self.times[1:] - self.times[:-1]).min() / 4
         return np.asarray(self.times.get_indexer(other, method="nearest", tolerance=gap), np.int64)
+
+
+def _months(index: pd.DatetimeIndex) -> Int64:
+    """Return the number of the month of each date."""
+    return index.to_numpy().astype("datetime64[M]").astype(np.int64)
 
 
 def plain_times(index: pd.Index, what: str) -> pd.Index:
@@ -92,22 +98,22 @@ def plain_times(index: pd.Index, what: str) -> pd.Index:
     if isinstance(index, pd.PeriodIndex):
         index = index.to_timestamp()
     if isinstance(index, pd.DatetimeIndex):
-        index = index.tz_localize(None)
+        index = index if index.tz is None else index.tz_localize(None)
     elif not pd.api.types.is_numeric_dtype(index) or pd.api.types.is_bool_dtype(index):
         raise AlignmentError(
             f"{what} is indexed by {type(index).__name__} of {index.dtype}.",
             cause="The event is placed by date, or by row.",
             next_step="Set the dates as index, e.g. with pandas.to_datetime.",
         )
-    missing = int(np.asarray(index.isna()).sum())
-    if missing:
+    if index.hasnans:
+        missing = int(np.asarray(index.isna()).sum())
         raise PanelError(
             f"{missing} of the times of {_small(what)} are missing.",
             cause="A value without a date has no place in the series.",
             next_step="Complete the dates, or drop these rows.",
         )
-    repeated = index[index.duplicated()].unique()
-    if len(repeated):
+    if not index.is_unique:
+        repeated = index[index.duplicated()].unique()
         raise DuplicateIdError(
             f"Times of {_small(what)} occur twice: {some([time_label(t) for t in repeated])}.",
             cause="A series has one value at a time.",
@@ -148,7 +154,8 @@ def regular_times(index: pd.Index) -> RegularTimes:
         return RegularTimes(index, np.arange(len(index)), "row", None)
     if not isinstance(index, pd.DatetimeIndex):
         return _numbers(index)
-    if (index != index.normalize()).any() and index.normalize().has_duplicates:
+    day = index.to_numpy().astype("datetime64[D]")
+    if (day[1:] == day[:-1]).any():
         return _clock(index)
     for of in (_in_calendar, _anew_each_year):
         found = of(index)
@@ -210,12 +217,13 @@ def _in_calendar(index: pd.DatetimeIndex) -> RegularTimes | None:
                 pd.to_datetime(pd.DataFrame({**parts, "day": np.asarray(days)[every % slots]}))
             )
             return _found(index, times, place, name, 12.0 * slots)
-    for name, frequency in FREQUENCIES.items():
-        code = index.to_period(frequency)
-        if code.is_unique:
-            place = code.asi8 - code.asi8[0]
-            steps = pd.period_range(code[0], periods=int(place[-1]) + 1)
-            return _found(index, steps.to_timestamp(), place, name, IN_YEAR[name])
+    month = _months(index)
+    for name, months in MONTHS.items():
+        code = month // months
+        if (np.diff(code) > 0).all():
+            every = months * np.arange(code[0], code[-1] + 1)
+            own = every.astype("datetime64[M]").astype(index.to_numpy().dtype)
+            return _found(index, pd.DatetimeIndex(own), code - code[0], name, IN_YEAR[name])
     return None
 
 

@@ -117,7 +117,10 @@ def _is_xarray(value: object) -> bool:
 
 def _numbers(values: pd.Series, what: str) -> NDArray[np.float64]:
     try:
-        found = pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan)
+        if values.dtype == np.float64:
+            found = values.to_numpy()
+        else:
+            found = pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan)
     except (ValueError, TypeError) as error:
         raise OutcomeError(
             f"{what} holds something that is no number.",

@@ -21,6 +21,12 @@ from eocausal.errors import OutcomeError
 __all__ = ["ImpactSummary", "summarise"]
 
 Float64 = NDArray[np.float64]
+ROWS = pd.Index(["average", "cumulative"])
+RELATIVE = ("relative", "relative_sd", "relative_low", "relative_high")
+COLUMNS = pd.Index(
+    ["actual", "predicted", "predicted_sd", "predicted_low", "predicted_high", "effect",
+     "effect_sd", "effect_low", "effect_high", *RELATIVE]
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,34 +118,24 @@ def summarise(
     ends = [0.5 - path.level / 2, 0.5 + path.level / 2]
     relative, reason = _relative(observed, totals, ends)
     notes.extend([reason] if reason else [])
-    rows = {}
-    for name, size in (("average", n), ("cumulative", 1)):
-        prediction, low, high = (
-            value / size for value in (float(center.mean()), *np.quantile(totals, ends))
-        )
-        sd = float(totals.std(ddof=1)) / size
-        actual = observed / size
-        rows[name] = {
-            "actual": actual, "predicted": prediction, "predicted_sd": sd,
-            "predicted_low": low, "predicted_high": high, "effect": actual - prediction,
-            "effect_sd": sd, "effect_low": actual - high, "effect_high": actual - low, **relative,
-        }  # fmt: skip
+    low, high = np.quantile(totals, ends)
+    sd = totals.std(ddof=1)
+    parts = np.array([observed, center.mean(), sd, low, high])
+    parts = np.concatenate([parts, [observed - parts[1], sd, observed - high, observed - low]])
+    values = np.stack([np.append(parts / size, relative) for size in (n, 1)])
     below, above = int((totals <= observed).sum()), int((totals >= observed).sum())
     tail = (1 + min(below, above)) / (1 + totals.size)
     p_value = tail if compatible else min(1.0, 2.0 * tail)
-    return ImpactSummary(pd.DataFrame(rows).T, p_value, n, tuple(notes))
+    return ImpactSummary(pd.DataFrame(values, ROWS, COLUMNS), p_value, n, tuple(notes))
 
 
-def _relative(observed: float, totals: Float64, ends: list[float]) -> tuple[dict[str, float], str]:
+def _relative(observed: float, totals: Float64, ends: list[float]) -> tuple[list[float], str]:
     """Relative effect with its spread, and what must be known to read it (NaN and why)."""
-    names = ("relative", "relative_sd", "relative_low", "relative_high")
     if totals.min() <= 0 <= totals.max():
         reason = "No relative effect: the prediction may be zero, and nothing relates to zero."
-        return dict.fromkeys(names, math.nan), reason
+        return [math.nan] * len(RELATIVE), reason
     ratio = observed / totals - 1.0
-    low, high = np.quantile(ratio, ends)
-    found = (ratio.mean(), ratio.std(ddof=1), low, high)
     reason = ""
     if totals.max() < 0:
         reason = "The prediction is below zero: a negative relative effect is one towards zero."
-    return {name: float(value) for name, value in zip(names, found, strict=True)}, reason
+    return [ratio.mean(), ratio.std(ddof=1), *np.quantile(ratio, ends)], reason

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_model import Engine, StructuralModel
 
-__all__ = ["AverageEffects", "StructuralFit"]
+__all__ = ["AverageEffects", "ReadyDraws", "SeriesDraws", "StructuralFit"]
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -31,6 +31,33 @@ class AverageEffects:
     ci_high: Float64
     p_value: Float64
     n: NDArray[np.int64]
+
+
+class SeriesDraws(Protocol):
+    """Draws of one series in its own units; the times learned from only if asked for."""
+
+    def all(self) -> Paths:
+        """Return (draws, T) draws of all times."""
+        ...
+
+    def ahead(self) -> tuple[slice, Paths]:
+        """Return the times after the last one learned from, and the same draws of these."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadyDraws:
+    """Draws of an engine that draws all times at once."""
+
+    paths: Paths
+
+    def all(self) -> Paths:
+        """Return (draws, T) draws of all times."""
+        return self.paths
+
+    def ahead(self) -> tuple[slice, Paths]:
+        """Return all times: they were drawn together."""
+        return slice(0, self.paths.expected.shape[1]), self.paths
 
 
 class StructuralFit(Protocol):
@@ -88,4 +115,10 @@ class StructuralFit(Protocol):
 
     def paths(self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0) -> Paths:
         """Draw what one series would have been, in its own units, ``(draws, T)``."""
+        ...
+
+    def path_draws(
+        self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0
+    ) -> SeriesDraws:
+        """Prepare the draws of :meth:`paths`, for those who need only times after the event."""
         ...
