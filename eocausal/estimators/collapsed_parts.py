@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from eocausal.estimators.level_spectrum import season_responses
-from eocausal.estimators.structural_priors import seasonal_start
+from eocausal.estimators.season_effects import season_responses, season_starts
 
 __all__ = ["Dummies", "Harmonics", "Level", "Part", "Returning", "Slope", "autoregression"]
 
@@ -127,7 +126,7 @@ class Dummies:
     def starts(self, times: int) -> Float64:
         """Return the seasons that effects at times 0, -1, -2, ... become."""
         blocks = self._blocks(times)
-        return seasonal_start(self.period, int(blocks[-1]) + 1)[blocks]
+        return season_starts(self.period, int(blocks[-1]) + 1)[blocks]
 
     def path(self, z: Float64) -> Float64:
         """Draw shocks back to every period; the shock of a season is that of its first time."""

@@ -22,13 +22,10 @@ from scipy import sparse
 
 from eocausal.estimators.collapsed_model import VAGUE
 from eocausal.estimators.gibbs_priors import Values
+from eocausal.estimators.season_effects import season_starts
 from eocausal.estimators.structural_design import harmonics
 from eocausal.estimators.structural_model import Season, StructuralModel, Trend
-from eocausal.estimators.structural_priors import (
-    CompatiblePrior,
-    information_matrix,
-    seasonal_start,
-)
+from eocausal.estimators.structural_priors import CompatiblePrior, information_matrix
 
 __all__ = ["States", "Term", "build_states"]
 
@@ -310,7 +307,7 @@ class _Builder:
             self.column(harmonics(self.times, season), 0.0)
         elif season.harmonics is None:
             steps = np.arange(self.times) // season.duration
-            self.column(seasonal_start(season.period, int(steps[-1]) + 1)[steps], 1.0)
+            self.column(season_starts(season.period, int(steps[-1]) + 1)[steps], 1.0)
         else:
             self.column(harmonics(self.times, season), 1.0)
 

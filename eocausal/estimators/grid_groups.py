@@ -63,8 +63,6 @@ class SharedGaps:
     @property
     def size(self) -> int:
         """Series to take at once."""
-        if self.design.season:
-            return 1
         return max(
             8, CHUNK // (self.design.prior.log_weight.size * len(self.design.sets.log_prior))
         )
@@ -75,13 +73,6 @@ class SharedGaps:
         if isinstance(kept, GridPosterior) and len(rows) == len(self.rows):
             return kept
         found = self.grid.fit(self.values[rows])
-        if self.design.season:
-            grid = self.grid
-            sets = self.design.with_season_precision(float(found.mean_variance()[0]))
-            second = LevelGrid(
-                grid.rotations, grid.prior, sets, grid.design, self.pattern, self.variance
-            )
-            found = second.fit(self.values[rows])
         if len(rows) == len(self.rows):
             self.kept["posterior"] = found
         return found
@@ -227,7 +218,7 @@ def group_by_gaps(
     _, back, count = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
     back = back.ravel()
     rare = count < FEW_SERIES * (1 + len(design.prior.residuals))
-    if rare.sum() <= FEW_PATTERNS or any(r.season_sd > 0 for r in design.prior.residuals):
+    if rare.sum() <= FEW_PATTERNS:
         rare = np.zeros_like(rare)
     groups: list[SharedGaps | OwnGaps] = []
     for at in np.flatnonzero(~rare):

@@ -261,7 +261,7 @@ def _with_controls(task: MapTask, table: pd.DataFrame, regular: RegularTimes) ->
         raise EstimationError(
             f"A map with {task.model!r} and {table.shape[1]} controls.",
             cause="Only models whose effects are exact are fast enough for pixels: a level or a "
-            "line, seasons that stay, at most eight controls.",
+            "line, at most eight controls, seasons that stay (none under CausalImpact's priors).",
             next_step="Take such a model for the map, and this one for the mean of a zone.",
         )
     names: Sequence[str] = [str(name) for name in table.columns]

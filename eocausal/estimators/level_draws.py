@@ -3,8 +3,7 @@
 A draw takes a cell and a set of regressors by their weight, s^2 and the coefficients from their
 exact laws, then the level at the last observed time, and goes on from there: the times after it
 need nothing else. The times before are drawn backward from that level (Fruhwirth-Schnatter 1994,
-Journal of Time Series Analysis 15:183), and only when they are asked for. Seasonal effects that
-change are drawn by :mod:`eocausal.estimators.season_draws`.
+Journal of Time Series Analysis 15:183), and only when they are asked for.
 
 Random numbers come from streams of seed and series, a row for each draw: a draw is the same
 whatever series are beside it and however many draws follow.
@@ -22,7 +21,6 @@ from scipy.signal import lfilter
 
 from eocausal.estimators.level_chain import chain_of
 from eocausal.estimators.level_grid import GridPosterior
-from eocausal.estimators.season_draws import SeasonConditional
 
 __all__ = ["PathDraws", "Paths", "draw_paths"]
 
@@ -99,15 +97,9 @@ class PathDraws:
         seeds = np.random.SeedSequence(self._key, spawn_key=(number,))
         return np.random.Generator(np.random.SFC64(seeds))
 
-    @property
-    def _moving_season(self) -> bool:
-        return any(r.residual.season_sd > 0 for r in self.posterior.grid.rotations)
-
     @cached_property
     def paths(self) -> Paths:
         """All times."""
-        if self._moving_season:
-            return self._with_season()
         count, after = self.last + 1, self.ahead
         expected, replicate = np.empty((2, self.draws, len(self.posterior.grid.design)))
         expected[:, count:], replicate[:, count:] = after.expected, after.replicate
@@ -117,9 +109,6 @@ class PathDraws:
     @cached_property
     def ahead(self) -> Paths:
         """The times after the last observed one, the same as in ``paths``."""
-        if self._moving_season:
-            every = self.paths
-            return Paths(every.expected[:, self.last + 1 :], every.replicate[:, self.last + 1 :])
         grid, end = self.posterior.grid, self._end
         design = grid.design[self.last + 1 :]
         steps, shocks = np.split(
@@ -254,25 +243,3 @@ class PathDraws:
             left = ahead - t + 1.0
             walk[t] = walk[t - 1] + (walk[ahead] - walk[t - 1]) / left
             walk[t] += q * np.sqrt((left - 1.0) / left) * normal[:, t]
-
-    def _with_season(self) -> Paths:
-        """Return all times with seasonal effects that change."""
-        grid = self.posterior.grid
-        mean = self.beta @ grid.design.T
-        gap = (self.y - mean[:, grid.times]) / self.sd
-        numbers = self._stream(3).standard_normal((self.draws, 4, len(grid.design)))
-        state, noise = np.empty_like(mean), np.empty_like(mean)
-        past = np.arange(len(grid.design)) <= self.last
-        for at, rotation in enumerate(grid.rotations):
-            mine = np.flatnonzero(self.kind == at)
-            if not mine.size:
-                continue
-            given = SeasonConditional(
-                rotation, grid.weights[at][self.step[mine]], grid.prior.q[self.step[mine], None],
-                grid.times, grid.variance,
-            )  # fmt: skip
-            parts = [numbers[mine, i] for i in range(4)]
-            state[mine], ahead = given.draw(gap[mine], parts)
-            noise[mine] = np.where(past, given.noise(parts[3]), ahead)
-        expected = mean + self.sd * state
-        return Paths(expected, expected + self.sd * noise)

@@ -64,7 +64,7 @@ class ScatteredPosterior:
     observed
         (N, T) True where a value is learned from.
     prior, sets
-        What is believed; residuals without seasonal shocks.
+        What is believed.
     design
         (T, k) columns.
     variance

@@ -2,11 +2,10 @@
 
 With residuals of scale one, the values at the observed times have covariance
 
-    V(q) = R + q^2 M,   M_st = min(s, t),   R_st = sqrt(w_s w_t) phi^|s - t| + g^2 S_st,
+    V(q) = R + q^2 M,   M_st = min(s, t),   R_st = sqrt(w_s w_t) phi^|s - t|,
 
-the level counted from its value at time 0, w the relative variances, S the covariance of seasonal
-effects that start at zero and take a shock of variance one at each time. For each R one rotation
-A gives A V A' = I + q^2 diag(l) for every q at once, so that a density costs a sum, and data enter
+the level counted from its value at time 0, w the relative variances. For each R one rotation A
+gives A V A' = I + q^2 diag(l) for every q at once, so that a density costs a sum, and data enter
 linearly: all series with the same gaps share A (METHODS.md section 5, "Engine").
 """
 
@@ -19,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Residual", "Spectrum", "season_responses", "spectra", "walk_cov"]
+__all__ = ["Residual", "Spectrum", "spectra", "walk_cov"]
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -32,35 +31,17 @@ class Residual:
     Attributes
     ----------
     phi
-        Autocorrelation of the residual from one time to the next, 0 to below 1.
-    season_sd
-        Standard deviation of the shocks to the seasonal effects; 0 if these do not change.
-    period
-        Times in a season; only read if ``season_sd`` is above zero.
+        Autocorrelation of the residual from one time to the next, above -1 and below 1.
     """
 
     phi: float = 0.0
-    season_sd: float = 0.0
-    period: int = 0
 
-    def noise_cov(self, rows: Int64, columns: Int64, variance: Float64 | None = None) -> Float64:
-        """Return the covariance of the residual alone between two sets of times."""
+    def cov(self, rows: Int64, columns: Int64, variance: Float64 | None = None) -> Float64:
+        """Return R between two sets of times."""
         cov = np.asarray(self.phi ** np.abs(np.subtract.outer(rows, columns)).astype(float))
         if variance is None:
             return cov
         return cov * np.sqrt(np.outer(variance[rows], variance[columns]))
-
-    def season_cov(self, rows: Int64, columns: Int64) -> Float64:
-        """Return the covariance of the seasonal effects between two sets of times."""
-        if not self.season_sd:
-            return np.zeros((len(rows), len(columns)))
-        responses = season_responses(self.period, int(max(rows.max(), columns.max())) + 1)
-        return self.season_sd**2 * responses[rows] @ responses[columns].T
-
-    def cov(self, rows: Int64, columns: Int64, variance: Float64 | None = None) -> Float64:
-        """Return R between two sets of times."""
-        noise = self.noise_cov(rows, columns, variance)
-        return noise + self.season_cov(rows, columns) if self.season_sd else noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,9 +101,6 @@ def _spectra(
 
 def _whitener(residual: Residual, times: Int64, variance: Float64 | None) -> tuple[Float64, float]:
     """Return W with W R W' = I, and log |R|; an AR(1) needs only its last value, over gaps too."""
-    if residual.season_sd:
-        root = np.linalg.cholesky(residual.cov(times, times, variance))
-        return np.linalg.inv(root), 2.0 * float(np.log(np.diagonal(root)).sum())
     n = len(times)
     rho = residual.phi ** np.diff(times).astype(float)
     sd = np.sqrt(1.0 - rho**2)
@@ -137,16 +115,3 @@ def _whitener(residual: Residual, times: Int64, variance: Float64 | None) -> tup
 def walk_cov(rows: Int64, columns: Int64) -> Float64:
     """Return M between two sets of times."""
     return np.minimum.outer(rows, columns).astype(float)
-
-
-@lru_cache(maxsize=4)
-def season_responses(period: int, times: int) -> Float64:
-    """Return (T, T) effects at each time of a unit shock at each time; none at time 0.
-
-    Seasonal effects over any ``period`` times sum to the shock at the last of them.
-    """
-    lag = np.subtract.outer(np.arange(times), np.arange(times))
-    response = 1.0 * ((lag >= 0) & (lag % period == 0)) - ((lag > 0) & (lag % period == 1))
-    response[:, 0] = 0.0
-    response.setflags(write=False)
-    return np.asarray(response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from eocausal.estimators.structural_priors import (
     CompatiblePrior,
     enumerated_sets,
     information_matrix,
-    seasonal_start,
 )
 
 __all__ = ["Design", "build_design", "harmonics"]
@@ -22,7 +21,6 @@ __all__ = ["Design", "build_design", "harmonics"]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 EXPECTED_SIZE = 3.0
-SEASON_START = 0.5  # precision times s^2 in a first pass, which finds s^2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +39,6 @@ class Design:
         Grid of level and residual.
     sets
         Sets of columns.
-    season
-        Number of columns, after the first, of the seasonal effects at the start where these may
-        change; their prior variance is one, so that W must be s^2 there.
     """
 
     columns: Float64
@@ -51,14 +46,6 @@ class Design:
     controls: int
     prior: GridPrior
     sets: RegressorSets
-    season: int = 0
-
-    def with_season_precision(self, value: float) -> RegressorSets:
-        """Return the sets with another prior precision of the first seasonal effects."""
-        precision = self.sets.precision.copy()
-        at = np.arange(1, 1 + self.season)
-        precision[at, at] = value
-        return replace(self.sets, precision=precision)
 
 
 def build_design(
@@ -66,14 +53,15 @@ def build_design(
 ) -> Design:
     """Put the columns of a model of the engine ``grid`` together.
 
-    Controls are scaled to mean zero and standard deviation one before the event.
+    Controls are scaled to mean zero and standard deviation one before the event. Seasons stay the
+    same: those under CausalImpact's priors belong to other engines.
 
     Raises
     ------
     EstimationError
         If a control does not vary before the event.
     """
-    prior, seasons = model.prior, model.seasons
+    prior = model.prior
     usable: Bool = np.ones(times, bool)
     if controls is not None:
         usable = np.asarray(np.isfinite(controls).all(1))
@@ -81,11 +69,11 @@ def build_design(
     x = np.where(usable[:, None], x, 0.0)
     count = x.shape[1]
     if isinstance(prior, CompatiblePrior):
-        return _compatible(times, x, usable, seasons[0].period if seasons else 0, prior)
+        return _compatible(times, x, usable, prior)
     parts = [np.ones((times, 1))]
     if model.trend is Trend.LINE:
         parts.append(np.linspace(-1.0, 1.0, times)[:, None])
-    parts.extend(harmonics(times, season) for season in seasons)
+    parts.extend(harmonics(times, season) for season in model.seasons)
     columns = np.concatenate([*parts, x], 1)
     fixed = columns.shape[1] - count
     precision = np.zeros((columns.shape[1],) * 2)
@@ -95,26 +83,15 @@ def build_design(
     return Design(columns, usable, count, prior.grid(int(before.sum())), sets)
 
 
-def _compatible(
-    times: int, x: Float64, usable: Bool, period: int, prior: CompatiblePrior
-) -> Design:
+def _compatible(times: int, x: Float64, usable: Bool, prior: CompatiblePrior) -> Design:
     """CausalImpact's columns: with controls there is an intercept beside the level, to select."""
-    parts = [np.ones((times, 1))]
-    if period:
-        parts.append(seasonal_start(period, times))
-    fixed = sum(part.shape[1] for part in parts)
     count = x.shape[1]
-    if count:
-        parts.append(np.ones((times, 1)))
-    columns = np.concatenate([*parts, x], 1)
+    columns = np.concatenate([np.ones((times, 2 if count else 1)), x], 1)
     precision = np.zeros((columns.shape[1],) * 2)
-    at = np.arange(1, fixed)
-    precision[at, at] = SEASON_START
     if count:
-        precision[fixed:, fixed:] = information_matrix(columns[usable, fixed:])
-    sets = enumerated_sets(fixed, precision, min(1.0, EXPECTED_SIZE / (count + 1)))
-    grid = prior.grid(regressors=bool(count), period=period)
-    return Design(columns, usable, count, grid, sets, fixed - 1)
+        precision[1:, 1:] = information_matrix(columns[usable, 1:])
+    sets = enumerated_sets(1, precision, min(1.0, EXPECTED_SIZE / (count + 1)))
+    return Design(columns, usable, count, prior.grid(regressors=bool(count)), sets)
 
 
 def _scaled(controls: Float64, known: Bool) -> Float64:

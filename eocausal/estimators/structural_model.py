@@ -30,7 +30,8 @@ class Trend(StrEnum):
 class Engine(StrEnum):
     """How a posterior is computed.
 
-    ``grid``: all but two numbers integrate out, exact. ``collapsed``: regression and states
+    ``grid``: all but two numbers integrate out, exact; seasons stay the same, and there are none
+    under CausalImpact's priors. ``collapsed``: regression and states
     integrate out, variances by importance sampling. ``gibbs``: a Markov chain over everything.
     """
 

@@ -16,13 +16,7 @@ from eocausal.errors import EstimationError
 from eocausal.estimators.level_grid import GridPrior, RegressorSets
 from eocausal.estimators.level_spectrum import Residual
 
-__all__ = [
-    "CompatiblePrior",
-    "LearnedPrior",
-    "enumerated_sets",
-    "information_matrix",
-    "seasonal_start",
-]
+__all__ = ["CompatiblePrior", "LearnedPrior", "enumerated_sets", "information_matrix"]
 
 Float64 = NDArray[np.float64]
 MOST_SELECTED = 9
@@ -42,28 +36,20 @@ class CompatiblePrior:
 
     level_sd: float = 0.01
 
-    def grid(self, *, regressors: bool, period: int = 0) -> GridPrior:
+    def grid(self, *, regressors: bool) -> GridPrior:
         """Return the prior on the grid.
 
         The level's variance is IG(16, 16 level_sd^2) below one; that of the residual is
-        IG(0.005, 0.005), or IG(25, 5) with regressors, below 1.44; that of the seasonal shocks is
-        IG(0.005, 0.005 * 0.01^2). The level starts from N(first value, 1). The variance of the
-        residual is given up to its ratio to that of the start, see :mod:`level_grid`.
+        IG(0.005, 0.005), or IG(25, 5) with regressors, below 1.44. The level starts from
+        N(first value, 1). The variance of the residual is given up to its ratio to that of the
+        start, see :mod:`level_grid`.
         """
         log_q = np.arange(math.log(0.002), math.log(30.0), 0.1)
         q = np.exp(log_q)
-        log_g = np.arange(math.log(2e-4), math.log(3.0), 0.3) if period else np.array([])
-        residuals = tuple(Residual(0.0, float(np.exp(g)), period) for g in log_g) or (Residual(),)
         shape, scale = (25.0, 5.0) if regressors else (0.005, 0.005)
-        log_weight = np.repeat(-32.0 * log_q[None], len(residuals), 0)
-        scales = scale + 16.0 * self.level_sd**2 / q[None] ** 2 + np.zeros_like(log_weight)
-        shape += 16.0
-        if period:
-            shape += 0.005
-            log_weight = log_weight - 0.01 * log_g[:, None]
-            scales = scales + 0.005 * 0.01**2 / np.exp(2.0 * log_g[:, None])
-        bound = np.minimum(1.44, 1.0 / q**2) + np.zeros_like(log_weight)
-        return GridPrior(residuals, q, log_weight, shape, scales, 1.0, bound)
+        scales = scale + 16.0 * self.level_sd**2 / q[None] ** 2
+        bound = np.minimum(1.44, 1.0 / q[None] ** 2)
+        return GridPrior((Residual(),), q, -32.0 * log_q[None], shape + 16.0, scales, 1.0, bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +161,3 @@ def enumerated_sets(always: int, precision: Float64, share: float) -> RegressorS
     included = np.column_stack([np.ones((len(chosen), always), bool), chosen])
     log_prior = np.where(chosen, math.log(share), math.log1p(-share)).sum(1)
     return RegressorSets(included, log_prior, precision)
-
-
-def seasonal_start(period: int, times: int) -> Float64:
-    """Return (T, period - 1) what unit seasonal effects at times 0, -1, -2, ... become later."""
-    size = period - 1
-    history = np.zeros((times + size, size))
-    history[:size] = np.eye(size)[::-1]  # rows: times -(size - 1), ..., 0
-    for at in range(size, len(history)):
-        history[at] = -history[at - size : at].sum(0)
-    return history[size - 1 : size - 1 + times]

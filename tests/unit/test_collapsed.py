@@ -15,6 +15,7 @@ from eocausal.estimators.collapsed_group import Columns, Group
 from eocausal.estimators.collapsed_importance import sample
 from eocausal.estimators.collapsed_parts import Dummies, Harmonics, Level, Slope
 from eocausal.estimators.collapsed_sets import eliminated
+from eocausal.estimators.season_effects import season_responses, season_starts
 from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_model import Engine, Season, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior, LearnedPrior
@@ -195,6 +196,19 @@ def flat_density(y, cov, x):
     rest = y @ y - (x @ y) ** 2 / own
     size = (len(y) - 1) * np.log(2 * np.pi) + np.log(own) + rest
     return -0.5 * size - np.log(np.diagonal(root)).sum()
+
+
+def test_seasonal_responses_follow_the_recursion():
+    responses = season_responses(4, 12)
+    shocks = np.random.default_rng(3).normal(size=12)
+    shocks[0] = 0.0
+    path = responses @ shocks
+    for t in range(3, 12):
+        assert path[t - 3 : t + 1].sum() == pytest.approx(shocks[t])
+    start = season_starts(4, 12)
+    assert start[0] == pytest.approx([1.0, 0.0, 0.0])
+    assert start[1] == pytest.approx([-1.0, -1.0, -1.0])
+    assert np.abs(start[1:5].sum(0)).max() < 1e-12
 
 
 def test_elimination_goes_through_all_sets():

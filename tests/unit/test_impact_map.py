@@ -18,6 +18,7 @@ from eocausal.estimators.impact_map_tiles import ESTIMATES, PixelStatus
 from eocausal.estimators.structural import fit_structural
 from eocausal.estimators.structural_grid import fit_grid
 from eocausal.estimators.structural_model import StructuralModel, Trend
+from eocausal.estimators.structural_priors import CompatiblePrior
 
 TIMES, ROWS, COLUMNS, FROM = 96, 6, 8, 66
 DATES = pd.date_range("2010-01-01", periods=TIMES, freq="MS")
@@ -325,6 +326,12 @@ PROJECTED = world().rename(lat="y", lon="x")
         (
             partial(bsts_map, world(), EVENT, model=StructuralModel(trend=Trend.SEMI_LOCAL)),
             EstimationError, "A map with",
+        ),
+        (
+            partial(
+                bsts_map, world(), EVENT, model=StructuralModel(season=12, prior=CompatiblePrior())
+            ),
+            EstimationError, "seasons that stay .none under CausalImpact's priors",
         ),
         (partial(bsts_map, world(), EVENT, least=1000), EmptyInputError, "too few values"),
         (partial(bsts_map, world(), EVENT, workers=0), EstimationError, "0 workers"),

@@ -11,13 +11,9 @@ from eocausal.errors import EstimationError
 from eocausal.estimators import components as parts
 from eocausal.estimators.level_draws import draw_paths
 from eocausal.estimators.level_grid import GridPrior, LevelGrid
-from eocausal.estimators.level_spectrum import Residual, season_responses, spectra, walk_cov
+from eocausal.estimators.level_spectrum import Residual, spectra, walk_cov
 from eocausal.estimators.statespace import log_likelihood
-from eocausal.estimators.structural_priors import (
-    enumerated_sets,
-    information_matrix,
-    seasonal_start,
-)
+from eocausal.estimators.structural_priors import enumerated_sets, information_matrix
 from eocausal.estimators.t_mixture import TMixture
 
 TIMES, LAST = 40, 30
@@ -26,7 +22,7 @@ OBSERVED = (np.arange(TIMES) < LAST) & (RNG.random(TIMES) > 0.2)
 X = RNG.normal(size=(TIMES, 3))
 Z = np.column_stack([np.ones(TIMES), X])
 VARIANCE = RNG.uniform(0.5, 2.0, TIMES)
-RESIDUALS = (Residual(), Residual(0.6), Residual(0.3, 0.2, 4))
+RESIDUALS = (Residual(), Residual(0.6), Residual(-0.3))
 
 
 def prior(start_var=2.0, max_var=np.inf):
@@ -104,24 +100,16 @@ def test_weights_and_predictions_equal_the_dense_model(variance, start_var, max_
 def test_the_state_space_engine_gives_the_same_density():
     y = np.full(TIMES, np.nan)
     y[OBSERVED] = series(1)[0, OBSERVED]
-    for residual in (*RESIDUALS, Residual(0.0, 0.5, 12)):
+    for residual in RESIDUALS:
         (rotation,) = spectra(OBSERVED, [residual])
         pieces = [parts.local_level(0.3**2, start_var=2.0)]
         noise = 1.0
         if residual.phi:
             pieces.append(parts.autoregressive(residual.phi, 1.0 - residual.phi**2))
             noise = 0.0
-        columns = [np.ones((TIMES, 1))]
-        if residual.season_sd:
-            pieces.append(
-                parts.seasonal_dummies(residual.period, residual.season_sd**2, start_var=0.8)
-            )
-            columns.append(seasonal_start(residual.period, TIMES))
-        spread = [2.0] + [0.8] * (sum(c.shape[1] for c in columns) - 1)
-        design = np.concatenate(columns, 1)[OBSERVED]
-        turned = rotation.rotation @ np.column_stack([design, y[OBSERVED]])
-        cov = np.diag(1.0 + 0.3**2 * rotation.walk) + turned[:, :-1] * spread @ turned[:, :-1].T
-        density = stats.multivariate_normal(cov=cov).logpdf(turned[:, -1])
+        start, turned = rotation.rotation.sum(1), rotation.rotation @ y[OBSERVED]
+        cov = np.diag(1.0 + 0.3**2 * rotation.walk) + 2.0 * np.outer(start, start)
+        density = stats.multivariate_normal(cov=cov).logpdf(turned)
         density -= 0.5 * rotation.log_det
         found = log_likelihood(parts.combine(pieces, noise), torch.tensor(y)).item()
         assert density == pytest.approx(found, abs=1e-8)
@@ -178,19 +166,6 @@ def test_quantiles_of_a_mixture_invert_its_distribution():
         assert law.cdf(law.quantile(p)) == pytest.approx(np.full(4, p), abs=1e-9)
     one = TMixture(np.ones((1, 1)), np.array([[2.0]]), np.array([[3.0]]), 5.0)
     assert one.sd == pytest.approx(stats.t(5, 2, 3).std())
-
-
-def test_seasonal_responses_follow_the_recursion():
-    responses = season_responses(4, 12)
-    shocks = np.random.default_rng(3).normal(size=12)
-    shocks[0] = 0.0
-    path = responses @ shocks
-    for t in range(3, 12):
-        assert path[t - 3 : t + 1].sum() == pytest.approx(shocks[t])
-    start = seasonal_start(4, 12)
-    assert start[0] == pytest.approx([1.0, 0.0, 0.0])
-    assert start[1] == pytest.approx([-1.0, -1.0, -1.0])
-    assert np.abs(start[1:5].sum(0)).max() < 1e-12
 
 
 def test_too_many_columns_to_select_among_are_refused():
