@@ -35,6 +35,7 @@ def impact_view(impact: ImpactContent, images: Mapping[str, str]) -> dict[str, A
     return {
         "series_caption": _series_caption(impact),
         "variants": variants_table(impact.variants),
+        "variants_notes": _variant_notes(impact.variants),
         "variants_words": list(impact.variants_words),
         "paper": list(impact.paper),
         "breaks": breaks_table(impact) if impact.breaks else None,
@@ -84,16 +85,21 @@ def variants_table(variants: pd.DataFrame) -> TextTable:
         rows.append((
             str(r["name"]), format_number(as_float(r["estimate"])),
             format_interval(as_float(r["ci_low"]), as_float(r["ci_high"])),
-            f"{relative:+.1%}".replace("-", "−") if relative == relative else "—",
+            f"{relative:+.1%}".replace("-", "−") if relative == relative else "–",
             format_number(as_float(r.get("cumulative"))), format_p(as_float(r.get("p_value"))),
-            str(r["method"]), str(r.get("note") or ""),
+            str(r["method"]),
         ))  # fmt: skip
-    header = ("", "average", "interval", "relative", "sum", "p", "how", "note")
-    keep = [i for i in range(len(header)) if i != 7 or any(row[7] for row in rows)]
-    return TextTable(
-        tuple(header[i] for i in keep), tuple(tuple(r[i] for i in keep) for r in rows),
-        tuple(1 <= i <= 5 for i in keep),
-    )  # fmt: skip
+    header = ("", "average", "interval", "relative", "sum", "p", "model")
+    return TextTable(header, tuple(rows), tuple(1 <= i <= 5 for i in range(len(header))))
+
+
+def _variant_notes(variants: pd.DataFrame) -> list[str]:
+    """Return what was noted of estimates, each once, with the models it was noted of."""
+    notes: dict[str, list[str]] = {}
+    for r in variants.to_dict("records"):
+        if r.get("note") and as_float(r["estimate"]) == as_float(r["estimate"]):
+            notes.setdefault(str(r["note"]), []).append(str(r["name"]))
+    return [f"{', '.join(names)}: {note}" for note, names in notes.items()]
 
 
 def breaks_table(impact: ImpactContent) -> TextTable:

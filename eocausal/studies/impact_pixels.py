@@ -76,7 +76,7 @@ def _zones(
     hit = q < space.study.map.false_discovery
     rest = ~np.logical_or.reduce(list(zones.values()))
     rows: list[dict[str, object]] = []
-    for name, inside in {**zones, "in no zone": rest}.items():
+    for name, inside in {**zones, "no zone": rest}.items():
         mine = inside & known
         if mine.any():
             rows.append({

@@ -103,7 +103,7 @@ def test_the_map_marks_the_bay_and_leaves_the_control_out(finished):
         assert raster.crs.to_epsg() == 4326
     kept = json.loads((finished.folder / ".stages/parts/map.json").read_text())
     zones = {z["zone"]: z for z in kept["zones"]}
-    assert set(zones) == {"bay", "in no zone"}
+    assert set(zones) == {"bay", "no zone"}
     assert zones["bay"]["estimate"] == pytest.approx(COAST.effect, abs=0.006)
     assert np.isfinite(bands["estimate"]).sum() == kept["estimated"]
 
