@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eocausal.errors import EstimationError, OutcomeError
+from eocausal.estimators.collapsed_ahead import series_draws
 from eocausal.estimators.collapsed_bands import Layout, bands_of
-from eocausal.estimators.collapsed_draws import Posterior, average_law, draw_paths
+from eocausal.estimators.collapsed_draws import Posterior, average_law
 from eocausal.estimators.collapsed_group import Columns, Group
 from eocausal.estimators.collapsed_importance import LEAST, Sample, sample
 from eocausal.estimators.collapsed_model import Stratum, layout_of, strata_of
@@ -20,7 +21,8 @@ from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_design import Design, build_design, harmonics
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior
-from eocausal.estimators.structural_result import AverageEffects, ReadyDraws
+from eocausal.estimators.structural_result import AverageEffects, SeriesDraws
+from eocausal.estimators.structural_scales import series_scales
 
 __all__ = ["CollapsedFit", "fit_collapsed"]
 
@@ -100,7 +102,7 @@ class CollapsedFit:
 
     def path_draws(
         self, series: int, *, draws: int = 1000, seed: int = 0, key: int = 0
-    ) -> ReadyDraws:
+    ) -> SeriesDraws:
         """Prepare the draws of :meth:`paths`; the times to learn from are drawn when asked for."""
         posterior = self.posteriors[series] if series < len(self.posteriors) else None
         if posterior is None:
@@ -111,9 +113,7 @@ class CollapsedFit:
             )
         center = self.center[series] + self.scale[series] * posterior.offset
         scale = np.where(self.usable, self.scale[series], np.nan)
-        return ReadyDraws(
-            draw_paths(posterior, draws=draws, seed=seed, key=key, center=center, scale=scale)
-        )
+        return series_draws(posterior, draws=draws, seed=seed, key=key, center=center, scale=scale)
 
 
 def fit_collapsed(
@@ -154,7 +154,7 @@ def fit_collapsed(
     layout, columns = layout_of(model, times, variance), _columns(model, design, times)
     asked = _Asked(model, layout, columns, int(np.flatnonzero(known)[-1]) + 1, seed)
     seen = np.isfinite(outcomes) & known
-    center, scale, refused = _scales(outcomes, seen, asked.lost + columns.values.shape[1] + 3)
+    center, scale, refused = series_scales(outcomes, seen, asked.lost + columns.values.shape[1] + 3)
     posteriors: list[Posterior | None] = [None] * len(outcomes)
     effective = np.full(len(outcomes), np.nan)
     z = (outcomes - center[:, None]) / scale[:, None]
@@ -304,22 +304,3 @@ def _residual_variance(group: Group, layout: Layout) -> Float64:
     basis = np.linalg.qr(z)[0]
     rest = y - (y @ basis) @ basis.T
     return np.asarray(np.clip((rest**2).sum(1) / max(1, y.shape[1] - z.shape[1]), 1e-3, 1.2))
-
-
-def _scales(outcomes: Float64, seen: Bool, need: int) -> tuple[Float64, Float64, dict[int, str]]:
-    """Mean and standard deviation of the values learned from, and why a series has none."""
-    refused: dict[int, str] = {}
-    count = seen.sum(1)
-    center = np.where(seen, outcomes, 0.0).sum(1) / np.maximum(count, 1)
-    deviation = np.where(seen, outcomes - center[:, None], 0.0)
-    scale = np.sqrt((deviation**2).sum(1) / np.maximum(count - 1, 1))
-    constant = scale <= 1e-10 * np.maximum(np.abs(center), 1e-300)
-    for row in np.flatnonzero((count < need) | constant):
-        refused[int(row)] = (
-            f"{count[row]} values before the event, {need} are needed"
-            if count[row] < need
-            else f"it is {center[row]:.6g} at all times before the event"
-        )
-    bad = list(refused)
-    center[bad], scale[bad] = np.nan, np.nan
-    return center, scale, refused

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eocausal.errors import EstimationError, OutcomeError
+from eocausal.errors import OutcomeError
 from eocausal.estimators.gibbs_convergence import Convergence
 from eocausal.estimators.gibbs_run import CHAINS, Chains, run_chains
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior
 from eocausal.estimators.structural_result import AverageEffects, ReadyDraws
+from eocausal.estimators.structural_scales import scaled_controls, series_scales
 
 __all__ = ["DRAWS", "GibbsFit", "fit_gibbs"]
 
@@ -208,10 +209,10 @@ def fit_gibbs(
     if controls is not None:
         usable = np.asarray(np.isfinite(controls).all(1))
     known = before & usable
-    x = np.zeros((times, 0)) if controls is None else _scaled(controls, known)
+    x = np.zeros((times, 0)) if controls is None else scaled_controls(controls, known)
     x = np.where(usable[:, None], x, 0.0)
     seen = np.isfinite(outcomes) & known
-    center, scale, refused = _scales(outcomes, seen, _needed(model))
+    center, scale, refused = series_scales(outcomes, seen, _needed(model))
     relative = np.ones(times) if variance is None else np.sqrt(variance)
     return GibbsFit(
         model, outcomes, center, scale, refused, x, usable, seen, int(before.sum()), relative, seed
@@ -227,33 +228,3 @@ def _needed(model: StructuralModel) -> int:
         most = season.period // 2 if season.harmonics is None else season.harmonics
         count += min(2 * most, season.period - 1)
     return count + 3
-
-
-def _scaled(controls: Float64, known: Bool) -> Float64:
-    center, sd = controls[known].mean(0), controls[known].std(0, ddof=1)
-    flat = np.flatnonzero(~(sd > 1e-10 * np.maximum(np.abs(center), 1e-300)))
-    if flat.size:
-        raise EstimationError(
-            f"Control {', '.join(map(str, flat))} does not vary before the event.",
-            cause="It cannot explain the outcome there, and has no scale.",
-            next_step="Leave it out.",
-        )
-    return np.asarray((controls - center) / sd)
-
-
-def _scales(outcomes: Float64, seen: Bool, need: int) -> tuple[Float64, Float64, dict[int, str]]:
-    """Mean and standard deviation of the values learned from, and why a series has none."""
-    refused: dict[int, str] = {}
-    center = np.full(len(outcomes), np.nan)
-    scale = np.full(len(outcomes), np.nan)
-    for row, use in enumerate(seen):
-        values = outcomes[row, use]
-        if len(values) < need:
-            refused[row] = f"{len(values)} values before the event, {need} are needed"
-            continue
-        middle, spread = float(values.mean()), float(values.std(ddof=1))
-        if spread <= 1e-10 * max(abs(middle), 1e-300):
-            refused[row] = f"it is {middle:.6g} at all times before the event"
-            continue
-        center[row], scale[row] = middle, spread
-    return center, scale, refused

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eocausal.errors import EstimationError
 from eocausal.estimators.level_grid import GridPrior, RegressorSets
 from eocausal.estimators.structural_model import Season, StructuralModel, Trend
 from eocausal.estimators.structural_priors import (
@@ -15,6 +14,7 @@ from eocausal.estimators.structural_priors import (
     enumerated_sets,
     information_matrix,
 )
+from eocausal.estimators.structural_scales import scaled_controls
 
 __all__ = ["Design", "build_design", "harmonics"]
 
@@ -65,7 +65,7 @@ def build_design(
     usable: Bool = np.ones(times, bool)
     if controls is not None:
         usable = np.asarray(np.isfinite(controls).all(1))
-    x = np.zeros((times, 0)) if controls is None else _scaled(controls, before & usable)
+    x = np.zeros((times, 0)) if controls is None else scaled_controls(controls, before & usable)
     x = np.where(usable[:, None], x, 0.0)
     count = x.shape[1]
     if isinstance(prior, CompatiblePrior):
@@ -92,18 +92,6 @@ def _compatible(times: int, x: Float64, usable: Bool, prior: CompatiblePrior) ->
         precision[1:, 1:] = information_matrix(columns[usable, 1:])
     sets = enumerated_sets(1, precision, min(1.0, EXPECTED_SIZE / (count + 1)))
     return Design(columns, usable, count, prior.grid(regressors=bool(count)), sets)
-
-
-def _scaled(controls: Float64, known: Bool) -> Float64:
-    center, sd = controls[known].mean(0), controls[known].std(0, ddof=1)
-    flat = np.flatnonzero(~(sd > 1e-10 * np.maximum(np.abs(center), 1e-300)))
-    if flat.size:
-        raise EstimationError(
-            f"Control {', '.join(map(str, flat))} does not vary before the event.",
-            cause="It cannot explain the outcome there, and has no scale.",
-            next_step="Leave it out.",
-        )
-    return np.asarray((controls - center) / sd)
 
 
 def harmonics(times: int, season: Season) -> Float64:

@@ -13,6 +13,7 @@ from eocausal.estimators.level_draws import PathDraws, Paths
 from eocausal.estimators.structural_design import Design, build_design
 from eocausal.estimators.structural_model import Engine, StructuralModel
 from eocausal.estimators.structural_result import AverageEffects
+from eocausal.estimators.structural_scales import series_scales
 from eocausal.estimators.t_mixture import TMixture
 
 __all__ = ["GridFit", "ScaledDraws", "fit_grid"]
@@ -162,7 +163,7 @@ def fit_grid(
     design = build_design(outcomes.shape[1], before, controls, model)
     known = before & design.usable
     seen = np.isfinite(outcomes) & known
-    center, scale, refused = _scales(outcomes, seen, design)
+    center, scale, refused = series_scales(outcomes, seen, design.columns.shape[1] + 3)
     fitted = np.flatnonzero(np.isfinite(scale))
     z = np.where(seen[fitted], outcomes[fitted], 0.0) - center[fitted, None]
     z /= scale[fitted, None]
@@ -170,25 +171,3 @@ def fit_grid(
         variance = variance[fitted]
     groups = group_by_gaps(fitted, z, seen[fitted], design, variance)
     return GridFit(model, design, outcomes, center, scale, refused, groups)
-
-
-def _scales(
-    outcomes: Float64, seen: Bool, design: Design
-) -> tuple[Float64, Float64, dict[int, str]]:
-    """Mean and standard deviation of the values learned from, and why a series has none."""
-    refused: dict[int, str] = {}
-    count, need = seen.sum(1), design.columns.shape[1] + 3
-    total = np.where(seen, outcomes, 0.0).sum(1)
-    center = total / np.maximum(count, 1)
-    deviation = np.where(seen, outcomes - center[:, None], 0.0)
-    scale = np.sqrt((deviation**2).sum(1) / np.maximum(count - 1, 1))
-    constant = scale <= 1e-10 * np.maximum(np.abs(center), 1e-300)
-    for row in np.flatnonzero((count < need) | constant):
-        refused[int(row)] = (
-            f"{count[row]} values before the event, {need} are needed"
-            if count[row] < need
-            else f"it is {center[row]:.6g} at all times before the event"
-        )
-    bad = list(refused)
-    center[bad], scale[bad] = np.nan, np.nan
-    return center, scale, refused
