@@ -23,8 +23,9 @@ FLAT = 1e-10
 def check_units(name: str, x: Float64, times: pd.Index, before: Bool, post: Bool) -> list[str]:
     """Refuse a series of which a part is a hundred times as large as the rest.
 
-    Either the medians before and after the event are, or the values fall into two groups with
-    none between. One or two such values are not refused.
+    Either the medians before and after the event are, and those of sizes too, or the values fall
+    into two groups with none between. One or two such values are not refused, nor are medians of
+    opposite sign or close to zero among anomalies of both signs: units do not change a sign.
 
     Returns
     -------
@@ -37,7 +38,8 @@ def check_units(name: str, x: Float64, times: pd.Index, before: Bool, post: Bool
     sides = [x[side & np.isfinite(x)] for side in (before, post)]
     if all(len(side) for side in sides):
         first, second = (float(np.median(side)) for side in sides)
-        if _hundred(first, second):
+        sizes = [float(np.median(np.abs(side))) for side in sides]
+        if _hundred(first, second) and _hundred(*sizes):
             raise _mixed(f"{name} has a median of {first:.4g} before and {second:.4g} after "
                          "the event.")  # fmt: skip
     known = np.flatnonzero(np.isfinite(x) & (x != 0))
@@ -65,8 +67,9 @@ def check_units(name: str, x: Float64, times: pd.Index, before: Bool, post: Bool
 
 
 def _hundred(first: float, second: float) -> bool:
-    ratio = abs(second / first) if first and second else 1.0
-    return HUNDRED[0] <= max(ratio, 1.0 / ratio) <= HUNDRED[1]
+    """Whether two values of one sign are a factor of about 100 apart."""
+    ratio = second / first if first and second else 1.0
+    return ratio > 0 and HUNDRED[0] <= max(ratio, 1.0 / ratio) <= HUNDRED[1]
 
 
 def _mixed(fact: str) -> EstimationError:

@@ -128,6 +128,18 @@ def test_a_factor_of_a_hundred_is_refused_wherever_it_begins():
     assert check_units("anomaly", x - x.mean(), DATES, ~AFTER, AFTER) == []
 
 
+@pytest.mark.parametrize("middle", [-0.053, 0.053])
+def test_medians_of_anomalies_are_no_units(middle):
+    x = np.linspace(-3.0, 3.0, len(DATES))
+    for side, median in ((~AFTER, middle), (AFTER, 5.3)):
+        x[side] += median - np.median(x[side])
+    assert np.median(x[AFTER]) / np.median(x[~AFTER]) == pytest.approx(np.sign(middle) * 100)
+    assert check_units("anomaly", x, DATES, ~AFTER, AFTER) == []
+    assert check_units("anomaly", np.where(AFTER, 5.3, -0.053), DATES, ~AFTER, AFTER) == []
+    with pytest.raises(EstimationError, match="two units"):
+        check_units("anomaly", np.where(AFTER, -500.0, -5.0) + x, DATES, ~AFTER, AFTER)
+
+
 def test_a_control_named_like_the_outcome_in_another_unit_is_said():
     y = pd.Series(RNG.uniform(3, 6, 60), DATES, name="Kd490")
     x = pd.DataFrame({"kd490_control": RNG.uniform(0.03, 0.06, 60), "sst": 29.0}, DATES)
