@@ -76,7 +76,11 @@ def _root(
 def init(
     name: Annotated[str, typer.Argument(help="Name of the study file.")] = "study.yaml",
     kind: Annotated[
-        str, typer.Option(help="trial: units and an arm; evaluation: projects that were placed.")
+        str,
+        typer.Option(
+            help="trial: units and an arm; evaluation: projects that were placed; impact: an event "
+            "on a series."
+        ),
     ] = "trial",
 ) -> None:
     """Write a commented study to start from."""
