@@ -2,15 +2,16 @@
 
 A draw takes a point and a set of columns by their weight, the residual's variance and the
 coefficients from their exact laws, and corrects a path drawn from the model alone by the
-conditional mean given the data (Durbin & Koopman 2012, section 4.9.1). Random numbers come from a
-counter (Philox) keyed by seed and series, a row for each draw: a draw is the same whatever series
-are beside it and however many draws follow.
+conditional mean given the data (Durbin & Koopman 2012, section 4.9.1). Random numbers come from
+streams of seed and series, a row for each draw: a draw is the same whatever series are beside it
+and however many draws follow. Times after the last value can be drawn without those before it:
+:mod:`eocausal.estimators.collapsed_ahead`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from eocausal.estimators.collapsed_spread import drift, noise_spread, starts_of,
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.t_mixture import TMixture
 
-__all__ = ["Posterior", "average_law", "draw_paths"]
+__all__ = ["Chosen", "Numbers", "Posterior", "average_law", "draw_paths", "stream"]
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.intp]
@@ -157,10 +158,47 @@ def _regressors(posterior: Posterior) -> Float64:
     return np.concatenate([drift(posterior.layout, posterior.ratios)[:, None], values], 1)
 
 
+def stream(seed: int, key: int, number: int) -> np.random.Generator:
+    """Return one of the streams of random numbers of a series."""
+    seeds = np.random.SeedSequence([seed, key], spawn_key=(number,))
+    return np.random.Generator(np.random.SFC64(seeds))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """Point, residual sd and law of the coefficients of each draw.
+
+    Attributes
+    ----------
+    point
+        (draws,) points.
+    sd
+        (draws, 1) residual sds.
+    middle, root
+        (draws, m - 1) means of coefficients and (draws, m - 1, m - 1) roots of their covariances
+        over the residual's variance.
+    """
+
+    point: Int64
+    sd: Float64
+    middle: Float64
+    root: Float64
+
+    @classmethod
+    def of(cls, posterior: Posterior, draws: int, seed: int, key: int) -> Chosen:
+        """Take points and sets by their weight."""
+        choice = stream(seed, key, 0).random((draws, 2))
+        weight = posterior.weight.ravel()
+        which = np.searchsorted(np.cumsum(weight) / weight.sum(), choice[:, 0], side="right")
+        point, chosen = np.divmod(np.minimum(which, weight.size - 1), posterior.ssr.shape[1])
+        sd = np.sqrt(_variances(posterior, point, chosen, choice[:, 1]))[:, None]
+        return cls(point, sd, *_coefficients(posterior, point, chosen))
+
+
 def draw_paths(
     posterior: Posterior, *, draws: int, seed: int, key: int, center: Float64, scale: Float64
 ) -> Paths:
-    """Draw paths of one series.
+    """Draw paths of one series, all times at once.
 
     Parameters
     ----------
@@ -170,16 +208,9 @@ def draw_paths(
         (T,) what turns the series as it was fitted into its own units.
     """
     group, layout = posterior.group, posterior.layout
-    pick, rng = (
-        np.random.Generator(np.random.Philox(key=[seed, key], counter=[0, 0, 0, stream]))
-        for stream in (0, 1)
-    )
-    choice = pick.random((draws, 2))
-    weight = posterior.weight.ravel()
-    which = np.searchsorted(np.cumsum(weight) / weight.sum(), choice[:, 0], side="right")
-    point, chosen = np.divmod(np.minimum(which, weight.size - 1), posterior.ssr.shape[1])
-    sd = np.sqrt(_variances(posterior, point, chosen, choice[:, 1]))[:, None]
-    middle, root = _coefficients(posterior, point, chosen)
+    taken = Chosen.of(posterior, draws, seed, key)
+    point, sd, middle, root = taken.point, taken.sd, taken.middle, taken.root
+    rng = stream(seed, key, 1)
     seen, times = group.seen, layout.times
     n, last = len(seen), int(np.flatnonzero(seen)[-1]) + 1
     expected, replicate = np.empty((2, draws, times))
@@ -187,7 +218,7 @@ def draw_paths(
     blocks = [slice(first, min(first + BLOCK, draws)) for first in range(0, draws, BLOCK)]
     for rows in blocks:
         ratios, own = posterior.ratios.take(point[rows]), sd[rows]
-        numbers = _Numbers(layout, group.dims - 1, last, len(own), rng)
+        numbers = Numbers(layout, group.dims - 1, last, len(own), rng)
         noise = np.einsum("dlk,dl->dk", root[rows], numbers.coefficients)
         path = numbers.states(ratios)
         path *= own
@@ -226,7 +257,7 @@ def _mean(posterior: Posterior, ratios: Ratios, beta: Float64) -> Float64:
     return out + beta[:, :1] * drift(posterior.layout, ratios) if slope else out
 
 
-class _Numbers:
+class Numbers:
     """Standard normal numbers, a row for each draw, and what they make of the model alone."""
 
     def __init__(
@@ -240,13 +271,17 @@ class _Numbers:
         blocks = np.split(rng.standard_normal((draws, sum(sizes))), np.cumsum(sizes)[:-1], axis=1)
         self.coefficients, self.starts, *self.shocks, self.residual, self.fresh = blocks
 
-    def states(self, ratios: Ratios) -> Float64:
-        """Return (rows, T) the sum of all states."""
-        layout, rows = self.layout, len(ratios)
-        out = np.zeros((rows, layout.times))
+    def states(self, ratios: Ratios, more: int = 0) -> Float64:
+        """Return (rows, T + more) the sum of all states, without a shock at ``more`` times."""
+        rows, times = len(ratios), self.layout.times + more
+        layout = replace(self.layout, times=times, variance=b"") if more else self.layout
+        out = np.zeros((rows, times))
         used = 0
         for at, (part, start) in enumerate(zip(layout.parts, starts_of(layout), strict=True)):
-            path = part.path(self.shocks[at].reshape(rows, part.shocks, -1))
+            shocks = self.shocks[at].reshape(rows, part.shocks, -1)
+            if more:
+                shocks = np.concatenate([shocks, np.zeros((rows, part.shocks, more))], 2)
+            path = part.path(shocks)
             path *= np.sqrt(ratios.parts[:, at, None])
             out += path
             own = self.starts[:, used : used + start.shape[1]] * np.sqrt(ratios.start)[:, None]

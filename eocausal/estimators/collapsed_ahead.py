@@ -1,0 +1,300 @@
+"""Draws after the last value from the state there; those before it given that state, when asked.
+
+What the states become without further shocks is, from time n - 1 on, a combination c of what unit
+starting values become. Given the values, c is normal: with D V D' = L L' and G = L^-1 D Cov(y, c),
+
+    c | y ~ N(G L^-1 D y, Var(c) - G G'),
+
+so that the times after it need c and new shocks alone. A path before it is drawn from the model,
+with its own c, and corrected by the conditional mean given the values and the c that was drawn
+(Durbin & Koopman 2012, section 4.9.1, with c as one more observation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eocausal.estimators.collapsed_bands import Layout, Ratios, solve_one
+from eocausal.estimators.collapsed_draws import (
+    BLOCK,
+    Chosen,
+    Numbers,
+    Posterior,
+    draw_paths,
+    stream,
+)
+from eocausal.estimators.collapsed_parts import autoregression
+from eocausal.estimators.collapsed_spread import starts_of, state_spread
+from eocausal.estimators.level_draws import Paths
+
+__all__ = ["CollapsedDraws", "series_draws"]
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.intp]
+MOST_STATES = 40
+SMALL = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _End:
+    """What the states at time n - 1 share with those before, for shocks of variance one.
+
+    Attributes
+    ----------
+    basis
+        (T - n + 1, m) what a unit of each element of c becomes from time n - 1 on.
+    inverse
+        (m, m) turns m values without shocks, from time n - 1 on, into c.
+    shared
+        (parts + 1, m, n) covariances of c and values, by part, the last from starts.
+    variance
+        (parts + 1, m, m) covariances of c.
+    """
+
+    basis: Float64
+    inverse: Float64
+    shared: Float64
+    variance: Float64
+
+
+@lru_cache(maxsize=8)
+def _end_of(layout: Layout, n: int) -> _End:
+    parts, m = layout.parts, sum(map(len, layout.start_vars))
+    ahead = np.concatenate([part.starts(max(m, layout.times - n + 1)) for part in parts], 1)
+    inverse = np.linalg.pinv(ahead[:m])
+    later = slice(n - 1, n - 1 + m)
+    responses = [[h[:, : n - 1] for h in part.responses(n - 1 + m)] for part in parts]
+    responses.append([np.concatenate(starts_of(replace(layout, times=n - 1 + m, variance=b"")), 1)])
+    shared, variance = np.zeros((len(responses), m, n)), np.zeros((len(responses), m, m))
+    for at, kinds in enumerate(responses):
+        for response in kinds:
+            end = inverse @ response[later]
+            shared[at] += end @ response[:n].T
+            variance[at] += end @ end.T
+    return _End(ahead[: layout.times - n + 1], inverse, shared, variance)
+
+
+def series_draws(
+    posterior: Posterior, *, draws: int, seed: int, key: int, center: Float64, scale: Float64
+) -> CollapsedDraws | _Together:
+    """Prepare draws of one series; see :func:`~.collapsed_draws.draw_paths`.
+
+    A semi-local trend, seasons that last several times, and an autocorrelated residual that is
+    unknown at the last time learned from are drawn all times at once.
+    """
+    group, layout = posterior.group, posterior.layout
+    apart = (
+        layout.returning is None
+        and all(getattr(part, "duration", 1) == 1 for part in layout.parts)
+        and sum(map(len, layout.start_vars)) <= MOST_STATES
+        and len(group.seen) < layout.times
+        and not (layout.autocorrelated and not group.seen[-1])
+    )
+    if apart:
+        return CollapsedDraws(posterior, draws, seed, key, center, scale)
+    return _Together(
+        draw_paths(posterior, draws=draws, seed=seed, key=key, center=center, scale=scale),
+        len(group.seen),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Together:
+    """Draws of which all times were made at once."""
+
+    paths: Paths
+    n: int
+
+    def all(self) -> Paths:
+        return self.paths
+
+    def ahead(self) -> tuple[slice, Paths]:
+        part = slice(self.n, self.paths.expected.shape[1])
+        return part, Paths(self.paths.expected[:, part], self.paths.replicate[:, part])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Points:
+    """Laws of c at the points that were chosen.
+
+    Attributes
+    ----------
+    back
+        (draws,) which of them.
+    factors, gaps
+        Cholesky factors, and orthonormal bases of what missing values explain.
+    load
+        (points, m, n) G.
+    given
+        (points, m, k + 1) G L^-1 D [X, y].
+    root
+        (points, m, m) R with R R' = Var(c | y).
+    """
+
+    back: Int64
+    factors: list[Float64]
+    gaps: Float64 | None
+    load: Float64
+    given: Float64
+    root: Float64
+
+
+def _root(variance: Float64) -> Float64:
+    """Return R (rows, m, m) with R R' of variances, also where some combination has none."""
+    try:
+        return np.asarray(np.linalg.cholesky(variance))
+    except np.linalg.LinAlgError:
+        value, vector = np.linalg.eigh(variance)
+        return np.asarray(vector * np.sqrt(np.maximum(value, 0.0))[:, None])
+
+
+class CollapsedDraws:
+    """Draws of one series; parameters are those of :func:`series_draws`."""
+
+    def __init__(
+        self, posterior: Posterior, draws: int, seed: int, key: int,
+        center: Float64, scale: Float64,
+    ) -> None:  # fmt: skip
+        self.posterior, self.draws, self._key = posterior, draws, (seed, key)
+        self.center, self.scale = center, scale
+        self.n = len(posterior.group.seen)
+        self.end = _end_of(posterior.layout, self.n)
+        self.taken = Chosen.of(posterior, draws, seed, key)
+
+    def all(self) -> Paths:
+        """Return (draws, T) draws of all times."""
+        n, (_, after) = self.n, self.ahead()
+        expected, replicate = np.empty((2, self.draws, self.posterior.layout.times))
+        expected[:, n:], replicate[:, n:] = after.expected, after.replicate
+        self._behind(expected[:, :n], replicate[:, :n])
+        for out in (expected, replicate):
+            out[:, :n] *= self.scale[:n]
+            out[:, :n] += self.center[:n]
+        return Paths(expected, replicate)
+
+    def ahead(self) -> tuple[slice, Paths]:
+        """Return the times after the last one learned from, and (draws, these) their draws."""
+        return slice(self.n, len(self.scale)), self._ahead[0]
+
+    @cached_property
+    def _ahead(self) -> tuple[Paths, Float64, Float64]:
+        """Draws of the times from n on, coefficients (draws, k) and c (draws, m)."""
+        layout, taken, end = self.posterior.layout, self.taken, self.end
+        ratios = self.posterior.ratios.take(taken.point)
+        m, count = len(end.inverse), taken.middle.shape[1]
+        times = layout.times - self.n
+        shocks = [part.shocks * (times + 1) for part in layout.parts]
+        sizes = np.cumsum([count, m, times, *shocks])[:-1]
+        normal = stream(*self._key, 1).standard_normal((self.draws, sizes[-1] + shocks[-1]))
+        noise, own, residual, *blocks = np.split(normal, sizes, axis=1)
+        beta = taken.middle + taken.sd * np.einsum("dlk,dl->dk", taken.root, noise)
+        points = self._points
+        given = points.given[points.back]
+        c = given[..., -1] - np.einsum("dmk,dk->dm", given[..., :-1], beta)
+        c += taken.sd * np.einsum("dlm,dm->dl", points.root[points.back], own)
+        walk = np.zeros((self.draws, times))
+        for at, (part, block) in enumerate(zip(layout.parts, blocks, strict=True)):
+            path = part.path(block.reshape(self.draws, part.shocks, -1))[:, 1:]
+            path *= np.sqrt(ratios.parts[:, at, None])
+            walk += path
+        walk *= taken.sd
+        walk += c @ end.basis[1:].T
+        walk += beta @ self.posterior.group.columns.values[self.n :].T
+        residual = self._continued(residual, ratios, beta, c)
+        residual += walk
+        for out in (walk, residual):
+            out *= self.scale[self.n :]
+            out += self.center[self.n :]
+        return Paths(walk, residual), beta, c
+
+    def _continued(self, normal: Float64, ratios: Ratios, beta: Float64, c: Float64) -> Float64:
+        """Return residuals after the last value, from standard normal numbers."""
+        group, taken, n = self.posterior.group, self.taken, self.n
+        root = np.sqrt(self.posterior.layout.variances())
+        if not self.posterior.layout.autocorrelated:
+            return np.asarray(normal * (root[n:] * taken.sd))
+        shocks = normal * (taken.sd * np.sqrt(1.0 - ratios.phi**2)[:, None])
+        last = group.values[self.posterior.row, -1] - beta @ group.columns.values[n - 1]
+        last -= c @ self.end.basis[0]
+        shocks[:, 0] += ratios.phi * last / root[n - 1]
+        return np.asarray(autoregression(shocks, ratios.phi) * root[n:])
+
+    @cached_property
+    def _points(self) -> _Points:
+        posterior, group, end = self.posterior, self.posterior.group, self.end
+        used, back = np.unique(self.taken.point, return_inverse=True)
+        ratios = posterior.ratios.take(used)
+        sizes = np.column_stack([ratios.parts, ratios.start])
+        if posterior.factors:
+            factors, gaps = [posterior.factors[at] for at in used], None
+        else:
+            factors, gaps = group.factors(ratios)
+        filtered = sizes @ group.bands.filtered(end.shared).reshape(len(end.shared), -1)
+        filtered = filtered.reshape(len(used), -1, self.n).swapaxes(0, 1)
+        blocks = [group.x, group.y[posterior.row, None, None], filtered]
+        blocks = [group.bands.autocorrelated(block, ratios) for block in blocks]
+        solved = np.concatenate([block.swapaxes(0, 1) for block in blocks], 1)
+        for at, factor in enumerate(factors):
+            solved[at] = solve_one(factor, solved[at])
+        if gaps is not None:
+            solved -= (solved @ gaps.swapaxes(1, 2)) @ gaps
+        known = len(group.x) + 1
+        load = solved[:, known:]
+        given = load @ solved[:, :known].swapaxes(1, 2)
+        variance = np.tensordot(sizes, end.variance, 1) - load @ load.swapaxes(1, 2)
+        return _Points(back.ravel(), factors, gaps, load, given, _root(variance))
+
+    def _behind(self, expected: Float64, replicate: Float64) -> None:
+        """Fill in the times up to n, scaled as they were fitted."""
+        posterior, group, n = self.posterior, self.posterior.group, self.n
+        _, beta, c = self._ahead
+        layout = replace(posterior.layout, times=n, variance=posterior.layout.variance[: 8 * n])
+        m, rng = len(self.end.inverse), stream(*self._key, 2)
+        mean = beta @ group.columns.values[:n].T
+        loads, toward = np.empty((self.draws, n)), c / self.taken.sd
+        blocks = [slice(at, min(at + BLOCK, self.draws)) for at in range(0, self.draws, BLOCK)]
+        for rows in blocks:
+            ratios, sd = posterior.ratios.take(self.taken.point[rows]), self.taken.sd[rows]
+            numbers = Numbers(layout, 0, n, len(sd), rng)
+            path = numbers.states(ratios, m - 1)
+            toward[rows] -= path[:, n - 1 :] @ self.end.inverse.T
+            expected[rows] = path[:, :n]
+            replicate[rows] = numbers.noise(ratios, numbers.fresh)
+            gap = (group.values[posterior.row] - mean[rows]) / sd
+            gap -= path[:, :n]
+            gap -= numbers.noise(ratios, numbers.residual)
+            gap[:, group.missing] = 0.0
+            loads[rows] = group.bands.autocorrelated(group.bands.filtered(gap), ratios)
+        self._solve(loads, toward)
+        for rows in blocks:
+            ratios, sd = posterior.ratios.take(self.taken.point[rows]), self.taken.sd[rows]
+            path = state_spread(layout, ratios, group.bands.adjoint(loads[rows], ratios))
+            sizes = np.column_stack([ratios.parts, ratios.start])
+            for size, shared in zip(sizes.T, self.end.shared, strict=True):
+                path += (size[:, None] * toward[rows]) @ shared
+            path += expected[rows]
+            path *= sd
+            path += mean[rows]
+            expected[rows] = path
+            path += sd * replicate[rows]
+            replicate[rows] = path
+
+    def _solve(self, loads: Float64, toward: Float64) -> None:
+        """Turn D u (draws, n) and c less its draw (draws, m) into what they weigh, in place."""
+        points = self._points
+        variance = points.root @ points.root.swapaxes(1, 2)
+        inverse = np.linalg.pinv(variance, rcond=SMALL, hermitian=True)
+        order = np.argsort(points.back, kind="stable")
+        ends = np.cumsum(np.bincount(points.back))
+        for at, members in enumerate(np.split(order, ends[:-1])):
+            inner = solve_one(points.factors[at], loads[members])
+            if points.gaps is not None:
+                inner = inner - (inner @ points.gaps[at].T) @ points.gaps[at]
+            load = points.load[at]
+            toward[members] = (toward[members] - inner @ load.T) @ inverse[at]
+            inner = inner - toward[members] @ load
+            loads[members] = solve_one(points.factors[at], inner, transposed=True)
