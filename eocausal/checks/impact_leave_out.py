@@ -22,6 +22,7 @@ __all__ = ["LeaveOneControlOut", "LeaveOneYearOut"]
 CONTROLS = "The effect without each control"
 YEARS = "The effect without each year"
 DEFAULT_BLOCK = 12
+EVERY = "any control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class LeaveOneControlOut:
             rows.append({"without": str(name), "inclusion": chance, **row(found, 0)})
         if len(names) > 1:
             alone = question.averages(controls=x[:, :0])
-            rows.append({"without": "any control", "inclusion": np.nan, **row(alone, 0)})
+            rows.append({"without": EVERY, "inclusion": np.nan, **row(alone, 0)})
         table = pd.DataFrame(rows)
         return _result(CONTROLS, "control", table, whole)
 
@@ -125,20 +126,24 @@ def _result(name: str, what: str, table: pd.DataFrame, whole: dict[str, Any]) ->
     order = size.sort_values(ascending=False, kind="stable").index
     table = table.loc[order].reset_index(drop=True)
     return CheckResult(
-        name, verdict, _claim(table, whole, values), _detail(values, what), table, values
+        name, verdict, _claim(table, whole, values, what), _detail(values, what), table, values
     )
 
 
-def _claim(table: pd.DataFrame, whole: dict[str, Any], values: dict[str, Any]) -> str:
+def _claim(table: pd.DataFrame, whole: dict[str, Any], values: dict[str, Any], what: str) -> str:
     known = table.dropna(subset=["estimate"])
     if known.empty:
         return "With anything left out there is no estimate."
     most: dict[Any, Any] = known.iloc[0].to_dict()
+    every = (table["without"] == EVERY).any()
+    out = (
+        f"one of {len(table) - every} {what}s, or all," if every else f"one of {len(table)} {what}s"
+    )
     return (
         f"The average effect is {whole['estimate']:.4g} ({whole['ci_low']:.4g} to "
-        f"{whole['ci_high']:.4g}); without one of {len(table)} it lies between "
-        f"{values['lowest']:.4g} and {values['highest']:.4g}. {most['without']} decides most: "
-        f"without it {most['estimate']:.4g} ({most['ci_low']:.4g} to {most['ci_high']:.4g})."
+        f"{whole['ci_high']:.4g}); with {out} left out it lies between "
+        f"{values['lowest']:.4g} and {values['highest']:.4g}. Furthest off is without "
+        f"{most['without']}: {most['estimate']:.4g} ({most['ci_low']:.4g} to {most['ci_high']:.4g})."
     )
 
 

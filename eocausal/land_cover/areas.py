@@ -69,7 +69,7 @@ class ClassAreas:
         first, last = self.km2.index[0], self.km2.index[-1]
         change = (self.km2.loc[last] - self.km2.loc[first]).sort_values()
         told = [
-            f"{name} {self.km2.loc[first, name]:.2f} to {self.km2.loc[last, name]:.2f} km2 "
+            f"{name} {self.km2.loc[first, name]:.2f} to {self.km2.loc[last, name]:.2f} km² "
             f"({value:+.2f})"
             for name, value in change.items()
             if max(self.km2.loc[first, name], self.km2.loc[last, name]) >= 0.005
@@ -77,18 +77,18 @@ class ClassAreas:
         words = f"From {first} to {last} ({self.pixels.describe()}): {'; '.join(told)}."
         least, most = self.unobserved.min(), self.unobserved.max()
         if most > 0:
-            words += f" No class was seen on {least:.2f} to {most:.2f} km2."
+            words += f" No class was seen on {least:.2f} to {most:.2f} km²."
         if most - least >= 0.005:
             words += (
-                f" The difference, {most - least:.2f} km2, comes and goes with clouds: with "
-                "common=True only places seen in every year count."
+                f" The difference, {most - least:.2f} km², comes and goes with clouds: "
+                "counted over places seen in every year only, areas would differ."
             )
         return words
 
     def __repr__(self) -> str:
         return (
             f"ClassAreas({self.km2.index[0]}..{self.km2.index[-1]}, {self.km2.shape[1]} classes, "
-            f"{self.km2.iloc[-1].sum():,.1f} km2)"
+            f"{self.km2.iloc[-1].sum():,.1f} km²)"
         )
 
 

@@ -70,7 +70,7 @@ class Timing:
         """Say in words whether growth and break go together."""
         rates, (first, last) = self.rates, self.fastest
         told = ", ".join(
-            f"{rate:+.2f} km2 a year {label} it" for label, rate in rates.items() if pd.notna(rate)
+            f"{rate:+.2f} km² a year {label} it" for label, rate in rates.items() if pd.notna(rate)
         )
         verdict = {
             True: "It grew clearly faster around the break than before.",

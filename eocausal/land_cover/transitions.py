@@ -95,13 +95,13 @@ class Transitions:
         order = np.argsort(moved, axis=None)[::-1][:3]
         pairs = (np.unravel_index(k, moved.shape) for k in order)
         told = "; ".join(
-            f"{self.classes[i]} to {self.classes[j]} {moved[i, j]:.2f} km2" for i, j in pairs
+            f"{self.classes[i]} to {self.classes[j]} {moved[i, j]:.2f} km²" for i, j in pairs
         )
         flows = self.flows()
         change = flows["gain"].sum()
         swap = flows["swap"].sum() / (flows["gain"].sum() + flows["loss"].sum()) if change else 0.0
         return (
-            f"Over {self.years[0]} to {self.years[-1]} the yearly maps change on {change:.1f} km2 "
+            f"Over {self.years[0]} to {self.years[-1]} the yearly maps change on {change:.1f} km² "
             f"in all; most: {told}. {swap:.0%} of gain and loss within an interval make up for "
             "each other in the same class, which real change and an unsure map both do."
         )

@@ -248,16 +248,17 @@ def in_time_figure(
             at = pd.to_datetime(rows["when"])
             axes.vlines(at, rows["ci_low"], rows["ci_high"], color=color, linewidth=1.6)
             axes.plot(at, rows["estimate"].astype(float), "o", color=color, markersize=5)
-        axes.annotate(
+        named = axes.annotate(
             "the event",
             (when, float(own["ci_high"])),
             xytext=(0, 4),
-            ha="center",
+            ha="right",
             textcoords="offset points",
             fontsize=8.5,
             color=BLUE,
             weight="bold",
         )
+        named.set_in_layout(False)  # words past the axes would push its label off the page
         _frame(axes)
         axes.margins(y=0.12)
         axes.set_ylabel(textwrap.fill(label, 26))

@@ -182,7 +182,8 @@ def _placebos(facts: PaperFacts) -> str:
         )
         if found.get("excluded") is not None:
             parts.append(
-                f"{found['excluded']} of the {found['count']} intervals exclude zero although "
+                f"{found['excluded']} of the {found['count']} intervals "
+                f"{'excludes' if found['excluded'] == 1 else 'exclude'} zero although "
                 "nothing happened."
             )
     return " ".join(parts)

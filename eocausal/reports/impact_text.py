@@ -225,7 +225,7 @@ def variants_words(variants: pd.DataFrame, unit: str) -> list[str]:
     if count == len(known):
         text += "every interval excludes zero."
     else:
-        text += f"{count} of {len(known)} intervals exclude zero."
+        text += f"{count} of {len(known)} intervals {'excludes' if count == 1 else 'exclude'} zero."
     width = (known["ci_high"] - known["ci_low"]).to_numpy(float)
     own = float(width[(known["kind"] == "own").to_numpy()][0])
     narrow = known.iloc[int(np.nanargmin(width))]
