@@ -143,7 +143,8 @@ def _claim(table: pd.DataFrame, whole: dict[str, Any], values: dict[str, Any], w
         f"The average effect is {whole['estimate']:.4g} ({whole['ci_low']:.4g} to "
         f"{whole['ci_high']:.4g}); with {out} left out it lies between "
         f"{values['lowest']:.4g} and {values['highest']:.4g}. Furthest off is without "
-        f"{most['without']}: {most['estimate']:.4g} ({most['ci_low']:.4g} to {most['ci_high']:.4g})."
+        f"{most['without']}: {most['estimate']:.4g} "
+        f"({most['ci_low']:.4g} to {most['ci_high']:.4g})."
     )
 
 

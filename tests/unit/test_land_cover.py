@@ -45,7 +45,7 @@ def test_areas_by_class_and_year():
     frame = found.to_frame()
     assert len(frame) == 6
     assert frame["km2"].sum() == 16
-    assert "Town 1.00 to 3.00 km2 (+2.00)" in found.summary()
+    assert "Town 1.00 to 3.00 km² (+2.00)" in found.summary()
 
 
 def test_a_mask_and_missing_values():
@@ -57,7 +57,7 @@ def test_a_mask_and_missing_values():
 
 
 def test_degrees_are_areas_of_the_ellipsoid():
-    """The globe has 510,065,621.7 km2 (WGS 84)."""
+    """The globe has 510,065,621.7 km² (WGS 84)."""
     lat, lon = np.arange(-89.5, 90), np.arange(0.5, 360)
     whole = xr.DataArray(
         np.ones((1, 180, 360), int), dims=("year", "lat", "lon"),
@@ -80,7 +80,7 @@ def test_transitions_keep_what_both_maps_saw():
     assert found.to_frame()["km2"].sum() == 7
     without = lc.cross_years(maps(BEFORE, AFTER), LEGEND, exclude=["Field"])
     assert without.matrices[0].to_numpy().tolist() == [[3, 1], [0, 1]]
-    assert "Forest to Town 1.00 km2" in found.summary()
+    assert "Forest to Town 1.00 km²" in found.summary()
 
 
 def test_swap_is_gain_that_loss_made_up_for():
