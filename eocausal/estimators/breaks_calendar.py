@@ -10,6 +10,7 @@ import pandas as pd
 
 from eocausal.contracts import some
 from eocausal.errors import DuplicateIdError, EstimationError, PanelError
+from eocausal.estimators.composite_calendars import composites_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ class Calendar:
     position
         (n,) numbers of steps.
     step
-        ``year``, ``quarter``, ``month``, ``day`` or ``step``.
+        ``year``, ``quarter``, ``month``, ``dekad``, ``half-month``, ``day`` or ``step``.
     period
         Steps in a year; None if unknown.
     """
@@ -83,7 +84,8 @@ def calendar_of(times: Sequence[object] | pd.Index) -> Calendar:
     """Give the times of a series numbers of steps.
 
     Dates are years, quarters, months or days: the longest of them that tells all apart. If days
-    are further apart than one, the step is their usual distance. Numbers are used as they are.
+    are further apart than one, the step is their usual distance; dekads, half months and composites
+    that begin anew each year are counted as such. Numbers are used as they are.
 
     Raises
     ------
@@ -116,9 +118,12 @@ def calendar_of(times: Sequence[object] | pd.Index) -> Calendar:
     return Calendar(index, number.astype(np.int64), "step", None)
 
 
-def _spaced(index: pd.Index, day: NDArray[np.int64], name: str, period: float) -> Calendar:
+def _spaced(index: pd.DatetimeIndex, day: NDArray[np.int64], name: str, period: float) -> Calendar:
     if name != "day" or len(day) < 3:
         return Calendar(index, day, name, None if name == "year" else period)
+    parts = composites_of(index)
+    if parts is not None:
+        return Calendar(index, parts.code - parts.code[0], parts.name or name, float(parts.a_year))
     usual = int(np.median(np.diff(day)))
     position = np.round((day - day[0]) / usual).astype(np.int64)
     if (np.diff(position) == 0).any():

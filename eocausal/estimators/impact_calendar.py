@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from eocausal.contracts import some
 from eocausal.errors import AlignmentError, DuplicateIdError, PanelError
+from eocausal.estimators.composite_calendars import Composites, composites_of
 
 __all__ = ["RegularTimes", "plain_times", "regular_times", "time_label"]
 
 Int64 = NDArray[np.int64]
 MOST_ADDED = 4  # times as many steps as there are values
-IN_MONTH: dict[tuple[int, ...], str] = {(1, 11, 21): "dekad", (1, 16): "half-month"}
 MONTHS = {"year": 12, "quarter": 3, "month": 1}
 IN_YEAR = {"year": None, "quarter": 4.0, "month": 12.0}
 NEAR = 0.1  # of a step, not worth a word
@@ -157,11 +157,13 @@ def regular_times(index: pd.Index) -> RegularTimes:
     day = index.to_numpy().astype("datetime64[D]")
     if (day[1:] == day[:-1]).any():
         return _clock(index)
-    for of in (_in_calendar, _anew_each_year):
-        found = of(index)
-        if found is not None:
-            return found
-    return _spaced(index)
+    parts = composites_of(index)
+    if parts is not None and parts.name:
+        return _composites(index, parts)
+    found = _in_calendar(index)
+    if found is not None:
+        return found
+    return _spaced(index) if parts is None else _composites(index, parts)
 
 
 def _numbers(index: pd.Index) -> RegularTimes:
@@ -200,23 +202,7 @@ def _hours(seconds: int) -> str:
 
 
 def _in_calendar(index: pd.DatetimeIndex) -> RegularTimes | None:
-    """Years, quarters, months; dekads and half months."""
-    day = index.day.to_numpy()
-    for days, name in IN_MONTH.items():
-        if len(set(day)) > 1 and set(day) <= set(days):
-            slots = len(days)
-            month = index.year.to_numpy() * 12 + index.month.to_numpy() - 1
-            code = month * slots + np.searchsorted(days, day)
-            place = code - code[0]
-            if np.median(np.diff(place)) >= slots:
-                break
-            every = code[0] + np.arange(place[-1] + 1)
-            months = every // slots
-            parts = {"year": months // 12, "month": months % 12 + 1}
-            times = pd.DatetimeIndex(
-                pd.to_datetime(pd.DataFrame({**parts, "day": np.asarray(days)[every % slots]}))
-            )
-            return _found(index, times, place, name, 12.0 * slots)
+    """Years, quarters, months."""
     month = _months(index)
     for name, months in MONTHS.items():
         code = month // months
@@ -227,26 +213,10 @@ def _in_calendar(index: pd.DatetimeIndex) -> RegularTimes | None:
     return None
 
 
-def _anew_each_year(index: pd.DatetimeIndex) -> RegularTimes | None:
-    """Every k days from a day of each year on, so that the last step of a year is shorter."""
-    day = index.day_of_year.to_numpy()
-    first = int(day.min())
-    step = int(np.gcd.reduce(day - first))
-    years = index.year.to_numpy()
-    if step < 2 or len(set(years)) < 2 or step != int(np.median(np.diff(index)).astype(
-        "timedelta64[D]").astype(int)):  # fmt: skip
-        return None
-    slots = (366 - first) // step + 1
-    slots -= first + (slots - 1) * step == 366  # a step that leap years alone would have
-    slot = (day - first) // step
-    if (slot >= slots).any():
-        return None
-    code = years * slots + slot
-    every = code[0] + np.arange(code[-1] - code[0] + 1)
-    starts = pd.to_datetime(pd.Series(every // slots).astype(str) + "-01-01")
-    times = pd.DatetimeIndex(starts + pd.to_timedelta(first - 1 + step * (every % slots), unit="D"))
-    name = f"step of {step} days, beginning anew each year"
-    return _found(index, times, code - code[0], name, float(slots))
+def _composites(index: pd.DatetimeIndex, parts: Composites) -> RegularTimes:
+    name = parts.name or f"step of {parts.step} days, beginning anew each year"
+    place = parts.code - parts.code[0]
+    return _found(index, parts.every(), place, name, float(parts.a_year))
 
 
 def _spaced(index: pd.DatetimeIndex) -> RegularTimes:

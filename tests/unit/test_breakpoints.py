@@ -196,6 +196,31 @@ def test_calendars_count_steps(times, step, period, last):
     assert "missing" in repr(found)
 
 
+@pytest.mark.parametrize(
+    ("days", "step", "a_year"),
+    [
+        (range(0, 365, 8), "day", 46), (range(0, 365, 16), "day", 23),
+        ((0, 10, 20), "dekad", 36), ((0, 15), "half-month", 24),
+    ],
+)  # fmt: skip
+def test_composites_that_begin_anew_are_counted_without_drift(days, step, a_year):
+    starts = pd.date_range("2001", "2012", freq="YS" if step == "day" else "MS", inclusive="left")
+    times = pd.DatetimeIndex([start + pd.Timedelta(days=d) for start in starts for d in days])
+    assert np.array_equal(calendar_of(times).position, np.arange(len(times)))
+    rng = np.random.default_rng(5)
+    there = np.sort(rng.permutation(len(times))[: -len(times) // 10])
+    found = calendar_of(times[there])
+    assert (found.step, found.period) == (step, a_year)
+    assert np.array_equal(found.position, there - there[0])
+    season = 3.0 * np.sin(2 * np.pi * np.arange(len(times)) / a_year)
+    y = (season + 2.0 * (times >= "2007") + rng.normal(0.0, 0.5, len(times)))[there]
+    model = BreakModel(harmonics=1, period=a_year)
+    (one,) = breakpoints(y, times[there], model=model, choice=1).breaks
+    (counted,) = breakpoints(y, there, model=model, choice=1).breaks
+    assert one.at == counted.at == int((times[there] < "2007").sum())
+    assert (one.change, one.std_error) == (counted.change, counted.std_error)
+
+
 def test_a_calendar_finds_dates():
     months = calendar_of(MONTHS)
     assert months.locate("2000-03-15") == 3
