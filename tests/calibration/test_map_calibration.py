@@ -66,10 +66,16 @@ def independent_pixels(seed, phi, walk, effect, size=18, times=216, first=150):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("phi", "walk", "effect"), [(0.6, 0.0, 1.2), (0.0, 0.03, 1.2), (0.6, 0.03, 2.0)]
+    ("phi", "walk", "effect", "least"),
+    [(0.6, 0.0, 1.2, 0.93), (0.0, 0.03, 1.2, 0.89), (0.6, 0.03, 2.0, 0.91)],
 )
-def test_false_discoveries_and_coverage_of_independent_pixels(phi, walk, effect):
-    """Two thirds of 324 pixels without an effect, a quarter of all values missing, 4 maps."""
+def test_false_discoveries_and_coverage_of_independent_pixels(phi, walk, effect, least):
+    """Two thirds of 324 pixels without an effect, a quarter of all values missing, 4 maps.
+
+    150 times before and 66 after: a slow walk in so short a record is covered in 0.91, not in 0.95
+    (docs/impact_calibration.md), so that false discoveries exceed 0.2 * 2/3; they are held below
+    0.25.
+    """
     shares, covered, found = [], [], []
     for seed in range(4):
         cube, truth, event = independent_pixels(seed, phi, walk, effect)
@@ -79,9 +85,7 @@ def test_false_discoveries_and_coverage_of_independent_pixels(phi, walk, effect)
         found.append(hit[truth > 0].mean())
         low, high = result["ci_low"].to_numpy(), result["ci_high"].to_numpy()
         covered.append(((low < truth) & (high > truth)).mean())
-    # 0.2 * 2/3 where p-values are uniform; slow drift in a short record is taken for an effect a
-    # little too often, so that what is asked for is the level itself, within 0.05
-    assert np.mean(shares) < 0.2 + 0.05
+    assert np.mean(shares) < 0.25
     assert np.mean(found) > 0.3
-    assert 0.92 < np.mean(covered) < 0.985
+    assert least < np.mean(covered) < 0.985
     print(phi, walk, np.mean(shares), np.mean(covered), np.mean(found))
