@@ -57,6 +57,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,bench]"
 	@for name in coverage encode ingest weighting worlds zonal; do \
 	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@echo "== impact_speed"; $(BIN)/python benchmarks/impact_speed.py many one season gaps
 
 clean:
 	rm -rf demo $(VENV) build dist
