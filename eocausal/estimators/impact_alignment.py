@@ -89,8 +89,7 @@ def align(
         modelled = transform.forward(y, [time_label(t) for t in regular.times])
     table = None if controls is None else _matched(controls, regular)
     if table is not None:
-        for column in table.columns:
-            x = table[column].to_numpy(dtype=float)
+        for column, x in zip(table.columns, table.to_numpy(dtype=float).T, strict=True):
             notes += check_units(f"Control {column}", x, regular.times, before, post)
         check_controls(table, y, before, () if transform is None else (modelled,))
         notes += _gaps(table, y, before, post)
@@ -125,8 +124,9 @@ def _matched(controls: pd.DataFrame, regular: RegularTimes) -> pd.DataFrame:
             f"{time_label(regular.times[0])} to {time_label(regular.times[-1])}.",
             next_step="Give both the same dates, such as the first day of each month.",
         )
-    doubled = own[inside][pd.Index(place[inside]).duplicated()]
-    if len(doubled):
+    again = np.diff(place[inside]) == 0  # places increase, as dates do
+    if again.any():
+        doubled = own[inside][1:][again]
         raise DuplicateIdError(
             f"Several rows of the controls fall into one {regular.step} of the outcome: "
             f"{some([time_label(t) for t in doubled])}.",

@@ -103,10 +103,14 @@ def table_of(controls: Controls | None) -> pd.DataFrame | None:
         )
     if table.shape[1] == 0:
         return None
-    found = pd.DataFrame(
-        {name: _numbers(table[name], f"Control {name}") for name in table.columns},
-        index=table.index,
-    )
+    values = table.to_numpy()
+    if values.dtype == np.float64 and not np.isinf(values).any():
+        found = pd.DataFrame(values.copy(), table.index, table.columns)
+    else:
+        found = pd.DataFrame(
+            {name: _numbers(table[name], f"Control {name}") for name in table.columns},
+            index=table.index,
+        )
     found.attrs.update(table.attrs)
     return found
 

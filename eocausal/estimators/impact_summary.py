@@ -105,8 +105,9 @@ def summarise(
             next_step="Check the outcome and the controls after the event.",
         )
     observed = float(path.observed[use].sum())
-    totals = path.counterfactual[:, use].sum(1)
-    center = totals if expected is None else expected[:, use].sum(1)
+    part: slice | NDArray[np.bool_] = slice(None) if use.all() else use
+    totals = path.counterfactual[:, part].sum(1)
+    center = totals if expected is None else expected[:, part].sum(1)
     n = int(use.sum())
     notes: list[str] = []
     left_out = int(path.post.sum()) - n

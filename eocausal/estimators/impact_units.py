@@ -35,17 +35,20 @@ def check_units(name: str, x: Float64, times: pd.Index, before: Bool, post: Bool
     ------
     EstimationError
     """
-    sides = [x[side & np.isfinite(x)] for side in (before, post)]
+    finite = np.isfinite(x)
+    if _near(x[finite]):
+        return []
+    sides = [x[side & finite] for side in (before, post)]
     if all(len(side) for side in sides):
-        first, second = (float(np.median(side)) for side in sides)
+        first, second = map(_median, sides)
         sizes = [float(np.median(np.abs(side))) for side in sides]
         if _hundred(first, second) and _hundred(*sizes):
             raise _mixed(f"{name} has a median of {first:.4g} before and {second:.4g} after "
                          "the event.")  # fmt: skip
-    known = np.flatnonzero(np.isfinite(x) & (x != 0))
-    size = np.log(np.abs(x[known]))
-    if len(size) < 3 or len(np.unique(np.sign(x[known]))) > 1:
+    known = np.flatnonzero(finite & (x != 0))
+    if len(known) < 3 or x[known].min() < 0 < x[known].max():
         return []
+    size = np.log(np.abs(x[known]))
     order = np.argsort(size)
     gaps = np.diff(size[order])
     at = int(np.argmax(gaps))
@@ -64,6 +67,20 @@ def check_units(name: str, x: Float64, times: pd.Index, before: Bool, post: Bool
             f"{len(high)}, with nothing between; the fewer begin at {time_label(times[few[0]])}."
         )
     return []
+
+
+def _near(known: Float64) -> bool:
+    """Whether values of one sign are too near each other to be in two units."""
+    if not len(known):
+        return True
+    low, high = float(known.min()), float(known.max())
+    return (0 < low and high < HUNDRED[0] * low) or (high < 0 and low > HUNDRED[0] * high)
+
+
+def _median(values: Float64) -> float:
+    """Return the median of numbers; NumPy's own takes ten times as long for so few."""
+    ordered, half = np.sort(values), len(values) // 2
+    return float(ordered[half] if len(values) % 2 else 0.5 * (ordered[half - 1] + ordered[half]))
 
 
 def _hundred(first: float, second: float) -> bool:
@@ -97,8 +114,7 @@ def check_controls(
     EstimationError
         If a control is the outcome, has no value before the event, or does not vary there.
     """
-    for name in controls.columns:
-        x = controls[name].to_numpy(dtype=float)
+    for name, x in zip(controls.columns, controls.to_numpy(dtype=float).T, strict=True):
         if any(_same(x, own) for own in (y, *scales)):
             raise EstimationError(
                 f"Control {name} is the outcome, in the same or another unit.",
@@ -117,9 +133,11 @@ def check_controls(
 
 def _same(x: Float64, y: Float64) -> bool:
     both = np.isfinite(x) & np.isfinite(y)
-    if both.sum() < 3 or not (x[both].std() and y[both].std()):
+    if both.sum() < 3:
         return False
-    return bool(abs(np.corrcoef(x[both], y[both])[0, 1]) > SAME)
+    first, second = (part[both] - part[both].mean() for part in (x, y))
+    size = float(np.sqrt((first @ first) * (second @ second)))
+    return size > 0 and abs(float(first @ second)) > SAME * size
 
 
 def notes_on_units(
