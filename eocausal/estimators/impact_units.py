@@ -74,7 +74,7 @@ def _near(known: Float64) -> bool:
     if not len(known):
         return True
     low, high = float(known.min()), float(known.max())
-    return (0 < low and high < HUNDRED[0] * low) or (high < 0 and low > HUNDRED[0] * high)
+    return (low > 0 and high < HUNDRED[0] * low) or (high < 0 and low > HUNDRED[0] * high)
 
 
 def _median(values: Float64) -> float:
