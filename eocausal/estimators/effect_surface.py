@@ -18,7 +18,8 @@ from eocausal.errors import EstimationError
 from eocausal.estimators.arm_means import Estimand
 from eocausal.estimators.bases import PrincipalComponents, RidgeBasis
 from eocausal.estimators.field import fit_field
-from eocausal.estimators.learners import NUISANCE_COMPONENTS, Places, feature_frame
+from eocausal.estimators.learners import NUISANCE_COMPONENTS, feature_frame
+from eocausal.estimators.place_means import Places
 from eocausal.estimators.refusal import dependent_groups
 from eocausal.estimators.transport import area_of_applicability, mapped_effects
 

@@ -22,7 +22,8 @@ from eocausal.errors import (
 from eocausal.estimators.auc import treatment_auc
 from eocausal.estimators.bases import ForestBasis, PrincipalComponents, RidgeBasis
 from eocausal.estimators.field import EVEN, POWERS, fit_field
-from eocausal.estimators.learners import EffectLearner, Places, feature_frame
+from eocausal.estimators.learners import EffectLearner, feature_frame
+from eocausal.estimators.place_means import Places
 from eocausal.estimators.ranking import rate_over_splits
 from eocausal.estimators.transport import transport
 from eocausal.folds import GroupFolds, RandomFolds
