@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from eocausal.estimators.collapsed_bands import Bands, Factor, Layout, Ratios
-from eocausal.estimators.collapsed_sets import eliminated
+from eocausal.estimators.collapsed_sets import eliminated, log_sum
 from eocausal.estimators.collapsed_spread import noise_spread, state_spread
 
 __all__ = ["Columns", "Group", "Sums"]
@@ -70,7 +70,8 @@ class Columns:
     def added(self, own: Float64) -> Float64:
         """Return (rows, m, m) precisions with the long-run slope's and a border for y."""
         slope = int(self.long_run is not None)
-        out = np.pad(self.precision, ((slope, 1), (slope, 1)))[None]
+        out = np.zeros((1, *np.add(self.precision.shape, slope + 1)))
+        out[0, slope:-1, slope:-1] = self.precision
         if self.long_run is None:
             return out
         out = np.repeat(out, len(own), 0)
@@ -222,7 +223,7 @@ class Group:
         m = self.dims
         sums = Sums(factor.log_det + log_det + self.log_root, gram[:, :m, :m])
         density, ssr = self.densities(sums, own)
-        total = np.asarray(special.logsumexp(density, axis=1))
+        total = log_sum(density)
         if keep and self.alone:
             self.held.extend(factor.each())
         if variance is None:

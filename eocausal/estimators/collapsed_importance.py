@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from eocausal.estimators.collapsed_sets import log_sum
+
 __all__ = ["LEAST", "Sample", "sample"]
 
 Float64 = NDArray[np.float64]
@@ -227,7 +229,7 @@ class _Rounds:
             at, around = x[series] @ inverse, centers[series] @ inverse
             far = ((at[:, :, None] - around[:, None]) ** 2).sum(3)
             log_t = -0.5 * (DF + self.dims) * np.log1p(far / DF)
-            log_t = special.logsumexp(log_t, axis=2) - np.log(centers.shape[1])
+            log_t = log_sum(log_t) - np.log(centers.shape[1])
             log_t = log_t - np.linalg.slogdet(root[series])[1][:, None]
             density[series] = np.logaddexp(density[series], np.log(size) + log_t)
         constant = (

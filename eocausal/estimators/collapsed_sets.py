@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["eliminated"]
+__all__ = ["eliminated", "log_sum"]
 
 Float64 = NDArray[np.float64]
 
@@ -41,3 +41,11 @@ def eliminated(matrix: Float64, always: int, chosen: int) -> tuple[Float64, Floa
             left = np.stack([out, inside], 2).reshape(len(matrix), -1, *out.shape[-2:])
             log_det = np.stack([log_det, grown], 2).reshape(len(matrix), -1)
     return left, log_det
+
+
+def log_sum(x: Float64) -> Float64:
+    """Return the log of the sum of exp x over the last axis; -inf where all are."""
+    top = x.max(-1)
+    top = np.where(np.isneginf(top), 0.0, top)
+    with np.errstate(divide="ignore"):
+        return np.asarray(top + np.log(np.exp(x - top[..., None]).sum(-1)))

@@ -112,23 +112,24 @@ class PathDraws:
         """The times after the last observed one, the same as in ``paths``."""
         grid, end = self.posterior.grid, self._end
         design, rng = grid.design[self.last + 1 :], self._stream(3)
-        root = np.ones(len(grid.design)) if grid.variance is None else np.sqrt(grid.variance)
+        size = grid.prior.q[self.step, None] * self.sd
         before = (self.y[-1] - self.beta @ grid.design[self.last]) / self.sd[:, 0] - end
-        before /= root[self.last]
+        root = None if grid.variance is None else np.sqrt(grid.variance)
+        if root is not None:
+            before /= root[self.last]
         expected = np.matmul(self.beta, design.T)
         replicate = np.empty_like(expected)
         for first in range(0, self.draws, BLOCK):
             rows = slice(first, min(first + BLOCK, self.draws))
             normal = rng.standard_normal((rows.stop - first, 2 * len(design)))
             steps, shocks = normal[:, : len(design)], normal[:, len(design) :]
-            steps *= grid.prior.q[self.step[rows], None]
-            steps[:, :1] += end[rows, None]
-            walk = np.cumsum(steps, 1, out=steps)
-            walk *= self.sd[rows]
-            expected[rows] += walk
+            steps *= size[rows]
+            steps[:, :1] += end[rows, None] * self.sd[rows]
+            expected[rows] += np.cumsum(steps, 1)
             noise = self._residuals(shocks, before[rows], self.kind[rows])
             noise *= self.sd[rows]
-            noise *= root[self.last + 1 :]
+            if root is not None:
+                noise *= root[self.last + 1 :]
             np.add(expected[rows], noise, out=replicate[rows])
         return Paths(expected, replicate)
 
