@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from eocausal.estimators.collapsed_bands import Layout, Ratios, solve_one
 from eocausal.estimators.collapsed_draws import (
@@ -59,6 +60,51 @@ class _End:
     inverse: Float64
     shared: Float64
     variance: Float64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Edge:
+    """The same from the values near time n - 1 alone, where D leaves nothing of those before.
+
+    With F the m values without shocks from time n on, u = B y + C F shares something with the last
+    w of D y only: the conditional law of u given y needs the corner of L and L^-1 D y there.
+
+    Attributes
+    ----------
+    turn
+        (m, m) turns u - B y into c.
+    past
+        (m, n) B.
+    shared
+        (parts + 2, w, m) covariances of the last of D y and u, by part, then starts and residual.
+    variance
+        (parts + 2, m, m) covariances of u.
+    """
+
+    turn: Float64
+    past: Float64
+    shared: Float64
+    variance: Float64
+
+
+@lru_cache(maxsize=8)
+def _edge_of(layout: Layout, n: int, polynomial: bytes) -> _Edge:
+    parts, m = layout.parts, sum(map(len, layout.start_vars))
+    shared = np.frombuffer(polynomial)
+    w, times = len(shared) - 1, n + m
+    lagged = lfilter(shared, [1.0], np.eye(times), axis=0)
+    responses = [[h[:, : n - 1] for h in part.responses(times)] for part in parts]
+    responses.append([np.concatenate(starts_of(replace(layout, times=times, variance=b"")), 1)])
+    responses.append([np.eye(times, n) * np.sqrt(layout.variances()[:n])])
+    near, variance = np.zeros((len(responses), w, m)), np.zeros((len(responses), m, m))
+    for at, kinds in enumerate(responses):
+        for response in kinds:
+            own = lagged @ response
+            near[at] += own[n - w : n] @ own[n:].T
+            variance[at] += own[n:] @ own[n:].T
+    ahead = np.concatenate([part.starts(m + 1) for part in parts], 1)[1:]
+    turn = np.linalg.pinv(ahead) @ np.linalg.inv(lagged[n:, n:])
+    return _Edge(turn, lagged[n:, :n], near, variance)
 
 
 @lru_cache(maxsize=8)
@@ -127,8 +173,6 @@ class _Points:
         (draws,) which of them.
     factors, gaps
         Cholesky factors, and orthonormal bases of what missing values explain.
-    load
-        (points, m, n) G.
     given
         (points, m, k + 1) G L^-1 D [X, y].
     root
@@ -138,9 +182,18 @@ class _Points:
     back: Int64
     factors: list[Float64]
     gaps: Float64 | None
-    load: Float64
     given: Float64
     root: Float64
+
+
+def _corners(factors: list[Float64], w: int) -> Float64:
+    """Return (points, w, w) the last rows and columns of banded factors."""
+    banded = np.stack([factor[len(factor) - w :] for factor in factors])
+    out = np.zeros((len(factors), w, w))
+    for lag in range(w):
+        at = np.arange(w - lag)
+        out[:, at + lag, at] = banded[:, : w - lag, lag]
+    return out
 
 
 def _root(variance: Float64) -> Float64:
@@ -225,7 +278,7 @@ class CollapsedDraws:
 
     @cached_property
     def _points(self) -> _Points:
-        posterior, group, end = self.posterior, self.posterior.group, self.end
+        posterior, group = self.posterior, self.posterior.group
         used, back = np.unique(self.taken.point, return_inverse=True)
         ratios = posterior.ratios.take(used)
         sizes = np.column_stack([ratios.parts, ratios.start])
@@ -233,20 +286,54 @@ class CollapsedDraws:
             factors, gaps = [posterior.factors[at] for at in used], None
         else:
             factors, gaps = group.factors(ratios)
-        filtered = sizes @ group.bands.filtered(end.shared).reshape(len(end.shared), -1)
-        filtered = filtered.reshape(len(used), -1, self.n).swapaxes(0, 1)
-        blocks = [group.x, group.y[posterior.row, None, None], filtered]
-        blocks = [group.bands.autocorrelated(block, ratios) for block in blocks]
+        blocks = [group.x, group.y[posterior.row, None, None]]
+        known = self._whitened(blocks, ratios, factors, gaps)
+        edge = self._edge
+        if edge is None:
+            load = self._load(ratios, factors, gaps)
+            given = load @ known.swapaxes(1, 2)
+            variance = np.tensordot(sizes, self.end.variance, 1) - load @ load.swapaxes(1, 2)
+            return _Points(back.ravel(), factors, gaps, given, _root(variance))
+        sizes = np.column_stack([sizes, np.ones(len(used))])
+        w = edge.shared.shape[1]
+        near = np.linalg.solve(_corners(factors, w), np.tensordot(sizes, edge.shared, 1))
+        raw = np.column_stack([group.columns.values[: self.n], group.values[posterior.row]])
+        given = near.swapaxes(1, 2) @ known[:, :, self.n - w :].swapaxes(1, 2) - edge.past @ raw
+        variance = np.tensordot(sizes, edge.variance, 1) - near.swapaxes(1, 2) @ near
+        root = edge.turn @ _root(variance)
+        return _Points(back.ravel(), factors, gaps, edge.turn @ given, root)
+
+    @property
+    def _edge(self) -> _Edge | None:
+        """What makes the law of c quick; None where D leaves more than a few values."""
+        group, layout = self.posterior.group, self.posterior.layout
+        if layout.autocorrelated or group.bands.dense or group.missing.size:
+            return None
+        if len(group.bands.shared) >= self.n:
+            return None
+        return _edge_of(layout, self.n, group.bands.shared.astype(float).tobytes())
+
+    def _whitened(
+        self, blocks: list[Float64], ratios: Ratios, factors: list[Float64], gaps: Float64 | None
+    ) -> Float64:
+        """Return (points, columns, n) L^-1 of columns, less what missing values explain."""
+        bands = self.posterior.group.bands
+        blocks = [bands.autocorrelated(block, ratios) for block in blocks]
         solved = np.concatenate([block.swapaxes(0, 1) for block in blocks], 1)
         for at, factor in enumerate(factors):
             solved[at] = solve_one(factor, solved[at])
         if gaps is not None:
             solved -= (solved @ gaps.swapaxes(1, 2)) @ gaps
-        known = len(group.x) + 1
-        load = solved[:, known:]
-        given = load @ solved[:, :known].swapaxes(1, 2)
-        variance = np.tensordot(sizes, end.variance, 1) - load @ load.swapaxes(1, 2)
-        return _Points(back.ravel(), factors, gaps, load, given, _root(variance))
+        return solved
+
+    def _load(self, ratios: Ratios, factors: list[Float64], gaps: Float64 | None) -> Float64:
+        """Return (points, m, n) G."""
+        shared = self.posterior.group.bands.filtered(self.end.shared).reshape(
+            len(self.end.shared), -1
+        )
+        sizes = np.column_stack([ratios.parts, ratios.start])
+        filtered = (sizes @ shared).reshape(len(ratios), -1, self.n).swapaxes(0, 1)
+        return self._whitened([filtered], ratios, factors, gaps)
 
     def _behind(self, expected: Float64, replicate: Float64) -> None:
         """Fill in the times up to n, scaled as they were fitted."""
@@ -288,13 +375,15 @@ class CollapsedDraws:
         points = self._points
         variance = points.root @ points.root.swapaxes(1, 2)
         inverse = np.linalg.pinv(variance, rcond=SMALL, hermitian=True)
+        used = np.unique(self.taken.point)
+        loads_of = self._load(self.posterior.ratios.take(used), points.factors, points.gaps)
         order = np.argsort(points.back, kind="stable")
         ends = np.cumsum(np.bincount(points.back))
         for at, members in enumerate(np.split(order, ends[:-1])):
             inner = solve_one(points.factors[at], loads[members])
             if points.gaps is not None:
                 inner = inner - (inner @ points.gaps[at].T) @ points.gaps[at]
-            load = points.load[at]
+            load = loads_of[at]
             toward[members] = (toward[members] - inner @ load.T) @ inverse[at]
             inner = inner - toward[members] @ load
             loads[members] = solve_one(points.factors[at], inner, transposed=True)

@@ -64,3 +64,16 @@ def test_times_after_the_last_value_are_the_same_alone():
     few = CollapsedDraws(posterior, 40, 1, 0, *scaled.values()).all()
     assert few.replicate == pytest.approx(every.replicate[:40], rel=1e-8)
     assert few.expected == pytest.approx(every.expected[:40], rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["season of R", "slope of R"])
+def test_the_law_at_the_end_from_the_last_values_is_that_from_all(name, monkeypatch):
+    posterior = fitted(MODELS[name], gaps=False)
+    arguments = (posterior, 20, 1, 0, np.zeros(TIMES), np.ones(TIMES))
+    quick = CollapsedDraws(*arguments)
+    assert quick._edge is not None
+    monkeypatch.setattr(CollapsedDraws, "_edge", None)
+    plain = CollapsedDraws(*arguments)
+    assert quick._points.given == pytest.approx(plain._points.given, rel=1e-8, abs=1e-10)
+    one, other = (p.root @ p.root.swapaxes(1, 2) for p in (quick._points, plain._points))
+    assert one == pytest.approx(other, rel=1e-6, abs=1e-10)
