@@ -176,10 +176,15 @@ def one(options: argparse.Namespace, peers: dict[str, Peer], season: bool = Fals
     def whole(row: np.ndarray) -> None:
         bsts(pd.Series(row, dates, name="y"), event, table, model=model, draws=DRAWS)
 
+    def checked(row: np.ndarray) -> None:
+        found = bsts(pd.Series(row, dates, name="y"), event, table, model=model, draws=DRAWS)
+        found.to_frame(), found.notes
+
     tasks = {
-        "effects and draws after the event": ahead,
-        "the same, and draws before it": every,
-        "bsts(...), with checks of fit": whole,
+        "fit and draws after the event": ahead,
+        "fit and draws of all times": every,
+        "bsts(...): effects": whole,
+        "bsts(...), path and checks of fit": checked,
     }
     engine = fit_structural(y[:1], BEFORE, model, controls=x).engine
     what = "with season 12" if season else "3 controls"

@@ -13,13 +13,12 @@ with its own c, and corrected by the conditional mean given the values and the c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
-from eocausal.estimators.collapsed_bands import Layout, Ratios, solve_one
+from eocausal.estimators.collapsed_bands import Ratios, solve_one
 from eocausal.estimators.collapsed_draws import (
     BLOCK,
     Chosen,
@@ -28,8 +27,9 @@ from eocausal.estimators.collapsed_draws import (
     draw_paths,
     stream,
 )
+from eocausal.estimators.collapsed_ends import Edge, edge_of, end_of
 from eocausal.estimators.collapsed_parts import autoregression
-from eocausal.estimators.collapsed_spread import starts_of, state_spread
+from eocausal.estimators.collapsed_spread import state_spread
 from eocausal.estimators.level_draws import Paths
 
 __all__ = ["CollapsedDraws", "series_draws"]
@@ -38,90 +38,6 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.intp]
 MOST_STATES = 40
 SMALL = 1e-12
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _End:
-    """What the states at time n - 1 share with those before, for shocks of variance one.
-
-    Attributes
-    ----------
-    basis
-        (T - n + 1, m) what a unit of each element of c becomes from time n - 1 on.
-    inverse
-        (m, m) turns m values without shocks, from time n - 1 on, into c.
-    shared
-        (parts + 1, m, n) covariances of c and values, by part, the last from starts.
-    variance
-        (parts + 1, m, m) covariances of c.
-    """
-
-    basis: Float64
-    inverse: Float64
-    shared: Float64
-    variance: Float64
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Edge:
-    """The same from the values near time n - 1 alone, where D leaves nothing of those before.
-
-    With F the m values without shocks from time n on, u = B y + C F shares something with the last
-    w of D y only: the conditional law of u given y needs the corner of L and L^-1 D y there.
-
-    Attributes
-    ----------
-    turn
-        (m, m) turns u - B y into c.
-    past
-        (m, n) B.
-    shared
-        (parts + 2, w, m) covariances of the last of D y and u, by part, then starts and residual.
-    variance
-        (parts + 2, m, m) covariances of u.
-    """
-
-    turn: Float64
-    past: Float64
-    shared: Float64
-    variance: Float64
-
-
-@lru_cache(maxsize=8)
-def _edge_of(layout: Layout, n: int, polynomial: bytes) -> _Edge:
-    parts, m = layout.parts, sum(map(len, layout.start_vars))
-    shared = np.frombuffer(polynomial)
-    w, times = len(shared) - 1, n + m
-    lagged = lfilter(shared, [1.0], np.eye(times), axis=0)
-    responses = [[h[:, : n - 1] for h in part.responses(times)] for part in parts]
-    responses.append([np.concatenate(starts_of(replace(layout, times=times, variance=b"")), 1)])
-    responses.append([np.eye(times, n) * np.sqrt(layout.variances()[:n])])
-    near, variance = np.zeros((len(responses), w, m)), np.zeros((len(responses), m, m))
-    for at, kinds in enumerate(responses):
-        for response in kinds:
-            own = lagged @ response
-            near[at] += own[n - w : n] @ own[n:].T
-            variance[at] += own[n:] @ own[n:].T
-    ahead = np.concatenate([part.starts(m + 1) for part in parts], 1)[1:]
-    turn = np.linalg.pinv(ahead) @ np.linalg.inv(lagged[n:, n:])
-    return _Edge(turn, lagged[n:, :n], near, variance)
-
-
-@lru_cache(maxsize=8)
-def _end_of(layout: Layout, n: int) -> _End:
-    parts, m = layout.parts, sum(map(len, layout.start_vars))
-    ahead = np.concatenate([part.starts(max(m, layout.times - n + 1)) for part in parts], 1)
-    inverse = np.linalg.pinv(ahead[:m])
-    later = slice(n - 1, n - 1 + m)
-    responses = [[h[:, : n - 1] for h in part.responses(n - 1 + m)] for part in parts]
-    responses.append([np.concatenate(starts_of(replace(layout, times=n - 1 + m, variance=b"")), 1)])
-    shared, variance = np.zeros((len(responses), m, n)), np.zeros((len(responses), m, m))
-    for at, kinds in enumerate(responses):
-        for response in kinds:
-            end = inverse @ response[later]
-            shared[at] += end @ response[:n].T
-            variance[at] += end @ end.T
-    return _End(ahead[: layout.times - n + 1], inverse, shared, variance)
 
 
 def series_draws(
@@ -215,7 +131,7 @@ class CollapsedDraws:
         self.posterior, self.draws, self._key = posterior, draws, (seed, key)
         self.center, self.scale = center, scale
         self.n = len(posterior.group.seen)
-        self.end = _end_of(posterior.layout, self.n)
+        self.end = end_of(posterior.layout, self.n)
         self.taken = Chosen.of(posterior, draws, seed, key)
 
     def all(self) -> Paths:
@@ -304,14 +220,14 @@ class CollapsedDraws:
         return _Points(back.ravel(), factors, gaps, edge.turn @ given, root)
 
     @property
-    def _edge(self) -> _Edge | None:
+    def _edge(self) -> Edge | None:
         """What makes the law of c quick; None where D leaves more than a few values."""
         group, layout = self.posterior.group, self.posterior.layout
         if layout.autocorrelated or group.bands.dense or group.missing.size:
             return None
         if len(group.bands.shared) >= self.n:
             return None
-        return _edge_of(layout, self.n, group.bands.shared.astype(float).tobytes())
+        return edge_of(layout, self.n, group.bands.shared.astype(float).tobytes())
 
     def _whitened(
         self, blocks: list[Float64], ratios: Ratios, factors: list[Float64], gaps: Float64 | None
