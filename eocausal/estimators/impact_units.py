@@ -41,8 +41,7 @@ def check_units(name: str, x: Float64, times: pd.Index, before: Bool, post: Bool
     sides = [x[side & finite] for side in (before, post)]
     if all(len(side) for side in sides):
         first, second = map(_median, sides)
-        sizes = [float(np.median(np.abs(side))) for side in sides]
-        if _hundred(first, second) and _hundred(*sizes):
+        if _hundred(first, second) and _hundred(*(_median(np.abs(side)) for side in sides)):
             raise _mixed(f"{name} has a median of {first:.4g} before and {second:.4g} after "
                          "the event.")  # fmt: skip
     known = np.flatnonzero(finite & (x != 0))
@@ -156,10 +155,10 @@ def notes_on_units(
     own = str(outcome.name or "")
     if not own:
         return notes
-    middle = float(np.nanmedian(outcome.to_numpy(dtype=float)[before]))
     for name in map(str, controls.columns):
         if own.lower() not in name.lower() and name.lower() not in own.lower():
             continue
+        middle = float(np.nanmedian(outcome.to_numpy(dtype=float)[before]))
         other = float(np.nanmedian(controls[name].to_numpy(dtype=float)[before]))
         if _hundred(middle, other):
             notes.append(
