@@ -158,8 +158,8 @@ def notes_on_units(
     for name in map(str, controls.columns):
         if own.lower() not in name.lower() and name.lower() not in own.lower():
             continue
-        middle = float(np.nanmedian(outcome.to_numpy(dtype=float)[before]))
-        other = float(np.nanmedian(controls[name].to_numpy(dtype=float)[before]))
+        middle = float(outcome[before].median())  # NaN without a value, and then nothing is odd
+        other = float(controls[name][before].median())
         if _hundred(middle, other):
             notes.append(
                 f"{own} is near {middle:.4g} and the control {name} near {other:.4g}: a factor of "
