@@ -26,7 +26,7 @@ from eocausal.estimators.structural_model import Season, StructuralModel, Trend
 
 pytestmark = pytest.mark.slow
 
-SERIES, TIMES, LAST = 400, 60, 45
+SERIES, TIMES, LAST = 200, 60, 45
 AFTER = np.arange(TIMES) >= LAST
 SEEN = ~AFTER[:LAST].copy()
 SEEN[[3, 20, 21, 22, 23]] = False
@@ -127,7 +127,7 @@ def drawn(believed, count, rng):
 )
 def test_ranks_with_our_prior_are_uniform(model):
     rng = np.random.default_rng(1)
-    y, before = learned(model, 300, 80, rng)
+    y, before = learned(model, 150, 80, rng)
     found = fit_structural(5.0 + 2.0 * y, before, model)
     assert not found.refused
     share = ~before / (~before).sum()
@@ -138,4 +138,4 @@ def test_ranks_with_our_prior_are_uniform(model):
     uniform(ranks)
     covered = found.average(~before)
     inside = ((covered.ci_low <= 0) & (covered.ci_high >= 0)).mean()
-    assert abs(inside - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 300)
+    assert abs(inside - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 150)

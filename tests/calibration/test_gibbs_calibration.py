@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-SERIES = 100
+SERIES = 30
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,7 @@ def study():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["dynamic, R", "dynamic, ours", "Student, R", "Student, ours", "selection, ours"]
-)
+@pytest.mark.parametrize("name", ["dynamic, ours", "Student, ours"])
 def test_ranks_of_truths_are_uniform(study, name):
     found = study.ranks(study.CASES[name], SERIES, 0)
     for at in range(2):

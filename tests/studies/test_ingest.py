@@ -26,7 +26,7 @@ from eocausal.ingest.schedule import Threads, read_scheduler
 from eocausal.ingest.store import open_cube
 from eocausal.provenance import hash_tree
 from eocausal.studies.ingest import plan_ingestion, run_ingestion
-from eocausal.studies.load import read_ingestion, read_study
+from eocausal.studies.load import read_any, read_ingestion, read_study
 from eocausal.studies.progress import Live
 from eocausal.studies.run import run_study
 from eocausal.studies.validate import validate_study
@@ -459,6 +459,6 @@ def test_what_the_shipped_studies_say_is_yaml_that_they_resolve_to(tmp_path, mon
 
     monkeypatch.delenv("EOCAUSAL_DATA", raising=False)
     for path in PIPELINES.glob("*.yaml"):
-        study = read_ingestion(path).study
+        study = read_any(path).study
         text = yaml.safe_dump(resolved(study), sort_keys=False)
-        assert read_ingestion(written(tmp_path, text)).study == study
+        assert read_any(written(tmp_path, text)).study == study
