@@ -10,6 +10,7 @@ import pandas as pd
 
 from eocausal.checks.base import CheckResult
 from eocausal.checks.impact_question import Question, column, question_of, row, turned
+from eocausal.checks.leave_out import hangs_on
 from eocausal.errors import EmptyInputError, OneClusterError
 
 if TYPE_CHECKING:
@@ -149,12 +150,7 @@ def _claim(table: pd.DataFrame, whole: dict[str, Any], values: dict[str, Any], w
 
 
 def _detail(values: dict[str, Any], what: str) -> str:
-    parts = [
-        ("sign_hangs_on", "The sign hangs on"),
-        ("significance_hangs_on", "Whether the interval excludes zero hangs on"),
-        ("no_estimate_without", "There is no estimate without"),
-    ]
-    said = [f"{text} {', '.join(values[key])}." for key, text in parts if values[key]]
+    said = hangs_on(values)
     if not said:
         return ""
-    return f"{' '.join(said)} Say so with the result, and look at what sets this {what} apart."
+    return f"{said} Say so with the result, and look at what sets this {what} apart."

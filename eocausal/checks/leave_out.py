@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eocausal.effects import EffectEstimate
     from eocausal.estimators.weighting import Weighted
 
-__all__ = ["LeaveOneOut", "leave_one_out", "refit"]
+__all__ = ["LeaveOneOut", "hangs_on", "leave_one_out", "refit"]
 
 Progress = Callable[[int, int], None]
 
@@ -183,16 +183,21 @@ def _claim(table: pd.DataFrame, by: str, whole: dict[str, EffectEstimate]) -> st
     )
 
 
-def _detail(values: dict[str, Any], by: str) -> str:
+def hangs_on(values: dict[str, Any]) -> str:
+    """Say what the sign, the significance or the estimate itself hangs on; empty if nothing."""
     parts = [
         ("sign_hangs_on", "The sign hangs on"),
         ("significance_hangs_on", "Whether the interval excludes zero hangs on"),
         ("no_estimate_without", "There is no estimate without"),
     ]
-    said = [f"{text} {', '.join(values[key])}." for key, text in parts if values[key]]
+    return " ".join(f"{text} {', '.join(values[key])}." for key, text in parts if values[key])
+
+
+def _detail(values: dict[str, Any], by: str) -> str:
+    said = hangs_on(values)
     if not said:
         return ""
-    return " ".join(said) + (
-        f" Say so with the result, and look at what sets this {by} apart; the effect of all is not "
-        "one that holds in each."
+    return (
+        f"{said} Say so with the result, and look at what sets this {by} apart; the effect of "
+        "all is not one that holds in each."
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eocausal.errors import EstimationError, OutcomeError
+from eocausal.errors import EstimationError
 from eocausal.estimators.collapsed_ahead import series_draws
 from eocausal.estimators.collapsed_bands import Layout, bands_of
 from eocausal.estimators.collapsed_draws import Posterior, average_law
@@ -21,7 +21,12 @@ from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_design import Design, build_design, harmonics
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior
-from eocausal.estimators.structural_result import AverageEffects, SeriesDraws
+from eocausal.estimators.structural_result import (
+    AverageEffects,
+    SeriesDraws,
+    effects_of_law,
+    not_fitted,
+)
 from eocausal.estimators.structural_scales import series_scales
 
 __all__ = ["CollapsedFit", "fit_collapsed"]
@@ -68,11 +73,7 @@ class CollapsedFit:
             law = average_law(posterior, times / times.sum())
             mean, scale = self.outcomes[row, times].mean(), self.scale[row]
             middle = self.center[row] + scale * (posterior.offset @ times) / times.sum()
-            low, high = (law.quantile(0.5 + side * level / 2)[0] for side in (-1, 1))
-            below = law.cdf(np.array([(mean - middle) / scale]))[0]
-            ends = [mean - middle - scale * x for x in (law.mean[0], high, low)]
-            tail = 2.0 * np.clip(min(below, 1.0 - below), 0.0, 0.5)
-            out[:, row] = [ends[0], scale * law.sd[0], ends[1], ends[2], tail]
+            out[:, row] = effects_of_law(law, np.array([mean - middle]), scale, level)[:, 0]
         return AverageEffects(out[0], out[1], out[2], out[3], out[4], counted.sum(1))
 
     def inclusion(self) -> Float64:
@@ -106,11 +107,7 @@ class CollapsedFit:
         """Prepare the draws of :meth:`paths`; the times to learn from are drawn when asked for."""
         posterior = self.posteriors[series] if series < len(self.posteriors) else None
         if posterior is None:
-            raise OutcomeError(
-                f"Series {series} was not fitted: {self.refused.get(series, 'there is none')}.",
-                cause="There is no posterior to draw from.",
-                next_step="Look at the refused series, and give each enough different values.",
-            )
+            raise not_fitted(series, self.refused)
         center = self.center[series] + self.scale[series] * posterior.offset
         scale = np.where(self.usable, self.scale[series], np.nan)
         return series_draws(posterior, draws=draws, seed=seed, key=key, center=center, scale=scale)

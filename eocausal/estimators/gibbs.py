@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eocausal.errors import OutcomeError
 from eocausal.estimators.gibbs_convergence import Convergence
 from eocausal.estimators.gibbs_run import CHAINS, Chains, run_chains
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_model import Engine, StructuralModel, Trend
 from eocausal.estimators.structural_priors import CompatiblePrior
-from eocausal.estimators.structural_result import AverageEffects, ReadyDraws
+from eocausal.estimators.structural_result import AverageEffects, ReadyDraws, not_fitted
 from eocausal.estimators.structural_scales import scaled_controls, series_scales
 
 __all__ = ["DRAWS", "GibbsFit", "fit_gibbs"]
@@ -163,11 +162,7 @@ class GibbsFit:
 
     def _check(self, series: int) -> None:
         if series in self.refused or not 0 <= series < len(self.outcomes):
-            raise OutcomeError(
-                f"Series {series} was not fitted: {self.refused.get(series, 'there is none')}.",
-                cause="There is no posterior to draw from.",
-                next_step="Look at the refused series, and give each enough different values.",
-            )
+            raise not_fitted(series, self.refused)
 
     def _chains(self, row: int, draws: int, seed: int, key: int) -> Chains:
         """Run the chains of a series, or return them if these have run."""

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eocausal.errors import OutcomeError
 from eocausal.estimators.grid_groups import OwnGaps, SharedGaps, group_by_gaps
 from eocausal.estimators.level_draws import PathDraws, Paths
 from eocausal.estimators.structural_design import Design, build_design
 from eocausal.estimators.structural_model import Engine, StructuralModel
-from eocausal.estimators.structural_result import AverageEffects
+from eocausal.estimators.structural_result import AverageEffects, effects_of_law, not_fitted
 from eocausal.estimators.structural_scales import series_scales
-from eocausal.estimators.t_mixture import TMixture
 
 __all__ = ["GridFit", "ScaledDraws", "fit_grid"]
 
@@ -65,7 +63,7 @@ class GridFit:
                 mean = np.where(counted[members], self.outcomes[members], 0.0).sum(1) / n[members]
                 scale = self.scale[members]
                 shift = self.center[members] + scale * group.offset[rows]
-                out[:, members] = _effects(law, mean - shift, scale, level)
+                out[:, members] = effects_of_law(law, mean - shift, scale, level)
         return AverageEffects(out[0], out[1], out[2], out[3], out[4], n)
 
     def inclusion(self) -> Float64:
@@ -106,11 +104,7 @@ class GridFit:
                 shift = self.center[series] + self.scale[series] * group.offset[row]
                 scale = np.where(self.design.usable, self.scale[series], np.nan)
                 return ScaledDraws(drawn, float(shift), scale)
-        raise OutcomeError(
-            f"Series {series} was not fitted: {self.refused.get(series, 'there is none')}.",
-            cause="There is no posterior to draw from.",
-            next_step="Look at the refused series, and give each enough different values.",
-        )
+        raise not_fitted(series, self.refused)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,15 +129,6 @@ class ScaledDraws:
         expected += self.shift
         replicate += self.shift
         return Paths(expected, replicate)
-
-
-def _effects(law: TMixture, actual: Float64, scale: Float64, level: float) -> Float64:
-    """Return (5, N) estimate, error, ends and p of actual means less predictions times scale."""
-    low, high = law.quantiles((0.5 - level / 2, 0.5 + level / 2))
-    below = law.cdf(actual / scale)
-    ends = [actual - scale * x for x in (law.mean, high, low)]
-    tail = 2.0 * np.clip(np.minimum(below, 1.0 - below), 0.0, 0.5)
-    return np.stack([ends[0], scale * law.sd, ends[1], ends[2], tail])
 
 
 def fit_grid(

@@ -8,10 +8,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eocausal.errors import OutcomeError
 from eocausal.estimators.level_draws import Paths
 from eocausal.estimators.structural_model import Engine, StructuralModel
+from eocausal.estimators.t_mixture import TMixture
 
-__all__ = ["AverageEffects", "ReadyDraws", "SeriesDraws", "StructuralFit"]
+__all__ = [
+    "AverageEffects",
+    "ReadyDraws",
+    "SeriesDraws",
+    "StructuralFit",
+    "effects_of_law",
+    "not_fitted",
+]
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -31,6 +40,24 @@ class AverageEffects:
     ci_high: Float64
     p_value: Float64
     n: NDArray[np.int64]
+
+
+def effects_of_law(law: TMixture, actual: Float64, scale: Float64, level: float) -> Float64:
+    """Return (5, N) estimate, error, ends and p of actual means less predictions times scale."""
+    low, high = law.quantiles((0.5 - level / 2, 0.5 + level / 2))
+    below = law.cdf(actual / scale)
+    ends = [actual - scale * x for x in (law.mean, high, low)]
+    tail = 2.0 * np.clip(np.minimum(below, 1.0 - below), 0.0, 0.5)
+    return np.stack([ends[0], scale * law.sd, ends[1], ends[2], tail])
+
+
+def not_fitted(series: int, refused: dict[int, str]) -> OutcomeError:
+    """Return the error of asking for draws of a series without a posterior."""
+    return OutcomeError(
+        f"Series {series} was not fitted: {refused.get(series, 'there is none')}.",
+        cause="There is no posterior to draw from.",
+        next_step="Look at the refused series, and give each enough different values.",
+    )
 
 
 class SeriesDraws(Protocol):
