@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from eocausal.checks.base import CheckResult
-from eocausal.provenance import FailureLedger, atomic_path, versions
+from eocausal.provenance import FailureLedger, versions
 from eocausal.studies.embed import read_description
 from eocausal.studies.evaluation_decisions import SETS
 from eocausal.studies.evaluation_estimates import ASKED, OVERLAP, STANDS_IN
 from eocausal.studies.evaluation_facts import facts
 from eocausal.studies.evaluation_truth import compared_with_truth, mapped_truth
 from eocausal.studies.progress import Advance
-from eocausal.studies.reporting import read_checks
+from eocausal.studies.reporting import read_checks, write_report_files
 
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
@@ -39,16 +39,7 @@ SECTOR_COLUMNS = [
 
 def report(space: EvaluationSpace, progress: Advance) -> list[str]:
     """Write ``figures/`` and ``report.html``."""
-    from eocausal.reports.figures import save_figures
-    from eocausal.reports.html import write_report
-
-    content = evaluation_content(space)
-    with atomic_path(space.folder / "figures") as temporary:
-        temporary.mkdir()
-        save_figures(temporary, content)
-    progress(1, 2)
-    write_report(space.folder / "report.html", content)
-    return ["figures", "report.html", space.keep("claim.json", content.claim)]
+    return write_report_files(space, evaluation_content(space), progress)
 
 
 def sector_frame(records: list[dict[str, Any]]) -> pd.DataFrame:

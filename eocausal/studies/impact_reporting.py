@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import xarray as xr
 
-from eocausal.provenance import FailureLedger, atomic_path, versions
+from eocausal.provenance import FailureLedger, versions
 from eocausal.studies.impact_checks import DRIFT, IN_SPACE, IN_TIME
 from eocausal.studies.impact_estimates import OWN
 from eocausal.studies.impact_methods import methods_words, references
 from eocausal.studies.impact_pixels import zones_of_grid
 from eocausal.studies.impact_truth import read_true_effect, truth_words
 from eocausal.studies.progress import Advance
-from eocausal.studies.reporting import read_checks
+from eocausal.studies.reporting import read_checks, write_report_files
 
 if TYPE_CHECKING:
     from eocausal.reports.content import ReportContent
@@ -35,16 +35,7 @@ LEAST_AREA = 0.01
 
 def report(space: ImpactSpace, progress: Advance) -> list[str]:
     """Write ``figures/`` and ``report.html``."""
-    from eocausal.reports.figures import save_figures
-    from eocausal.reports.html import write_report
-
-    content = impact_report_content(space)
-    with atomic_path(space.folder / "figures") as temporary:
-        temporary.mkdir()
-        save_figures(temporary, content)
-    progress(1, 2)
-    write_report(space.folder / "report.html", content)
-    return ["figures", "report.html", space.keep("claim.json", content.claim)]
+    return write_report_files(space, impact_report_content(space), progress)
 
 
 def impact_report_content(space: ImpactSpace) -> ReportContent:

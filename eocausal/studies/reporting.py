@@ -16,13 +16,13 @@ from eocausal.errors import StudyError
 from eocausal.provenance import FailureLedger, atomic_path, versions
 from eocausal.studies.embed import check_result, read_description
 from eocausal.studies.explain import read_salience
-from eocausal.studies.workspace import Workspace
+from eocausal.studies.workspace import RunSpace, Workspace
 
 if TYPE_CHECKING:
     from eocausal.effect_map import EffectMap
     from eocausal.reports.content import Gallery, ReportContent
 
-__all__ = ["read_checks", "read_truth", "report", "report_content"]
+__all__ = ["read_checks", "read_truth", "report", "report_content", "write_report_files"]
 
 SALIENCE_WORDS = (
     "Of the places with the largest and the smallest effects expected from their images, the "
@@ -34,10 +34,16 @@ SALIENCE_WORDS = (
 
 def report(space: Workspace, progress: Callable[[int, int], None]) -> list[str]:
     """Write ``figures/`` and ``report.html``."""
+    return write_report_files(space, report_content(space), progress)
+
+
+def write_report_files(
+    space: RunSpace, content: ReportContent, progress: Callable[[int, int], None]
+) -> list[str]:
+    """Write figures, report and claim of any kind of study, and return their names."""
     from eocausal.reports.figures import save_figures
     from eocausal.reports.html import write_report
 
-    content = report_content(space)
     with atomic_path(space.folder / "figures") as temporary:
         temporary.mkdir()
         save_figures(temporary, content)
